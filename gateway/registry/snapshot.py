@@ -1,0 +1,128 @@
+"""The registry as one immutable value: what the serving path reads, and all that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class VersionState(StrEnum):
+    """Where a version stands in its life; the record of changes is append-only."""
+
+    REGISTERED = "registered"
+    VERIFYING = "verifying"
+    CANDIDATE = "candidate"
+    SERVING = "serving"
+    RETIRED = "retired"
+    REJECTED = "rejected"
+
+
+class Effect(StrEnum):
+    """What a worker answers with after a load, against the version's reference deltas."""
+
+    EFFECTIVE = "effective"
+    NO_EFFECT = "no_effect"
+    MISMATCH = "mismatch"
+    UNDECIDABLE = "undecidable"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One immutable adapter version; `number` 0 is the base model itself."""
+
+    id: int
+    tenant: str
+    alias: str
+    number: int
+    sha256: str
+    path: str
+    base_model: str
+    rank: int
+    state: VersionState
+    draining: bool = False
+
+    @property
+    def model(self) -> str:
+        """The name that clients see, `support@7`; the base model is `base@0`."""
+        return f"{self.alias}@{self.number}"
+
+    @property
+    def worker_name(self) -> str:
+        """The name on workers: `alias@version-<first 8 of sha256>`; same name, same bytes."""
+        return f"{self.alias}@{self.number}-{self.sha256[:8]}"
+
+    @property
+    def is_base(self) -> bool:
+        """Whether this is the base model, which every worker of that base serves without a load."""
+        return self.number == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A name that apps call, and where it leads.
+
+    `stable` is None while nothing has been promoted. With a rollout, `candidate` gets `weight`
+    (0..1) of the callers.
+    """
+
+    name: str
+    tenant: str
+    stable: Version | None
+    previous: Version | None = None
+    candidate: Version | None = None
+    weight: float = 0.0
+    created: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key as the serving path knows it; the secret itself is never stored."""
+
+    id: int
+    tenant: str
+    owner: str
+    role: str
+    aliases: frozenset[str] | None
+    expires_at: float | None
+    purpose: str = "serve"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A version seen on a worker. Routable only where `effect` is effective for the worker's boot."""
+
+    worker: str
+    version_id: int
+    boot: str
+    effect: Effect | None
+    detail: str = ""
+
+    @property
+    def routable(self) -> bool:
+        """Whether calls may be sent there (NO_EFFECT and MISMATCH never are)."""
+        return self.effect in (Effect.EFFECTIVE, Effect.UNDECIDABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """A worker as configured: `url` without a trailing slash, `kind` such as `vllm`."""
+
+    name: str
+    url: str
+    kind: str = "vllm"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One consistent view of keys, aliases, versions, workers and placements."""
+
+    revision: int
+    keys: Mapping[str, Key]
+    aliases: Mapping[tuple[str, str], Alias]
+    versions: Mapping[tuple[str, str, int], Version]
+    workers: Mapping[str, WorkerSpec]
+    placements: Mapping[int, tuple[Placement, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )

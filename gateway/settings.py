@@ -1,0 +1,58 @@
+"""What the gateway and the controller are told at start: read once, frozen, passed in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Limits(_Frozen):
+    """Bounds on a single request and on calls in flight."""
+
+    max_body_bytes: int = Field(4 * 1024 * 1024, gt=0)
+    max_in_flight: int = Field(512, gt=0)
+    max_n: int = Field(16, gt=0)
+    max_tokens: int = Field(4096, gt=0, description="cap on the tokens of one answer")
+
+
+class Timeouts(_Frozen):
+    """Seconds to wait for a worker, stage by stage."""
+
+    connect: float = Field(2.0, gt=0)
+    first_byte: float = Field(120.0, gt=0)
+    idle: float = Field(60.0, gt=0)
+    worker_wait: float = Field(10.0, ge=0, description="for a worker to come back, before 503")
+
+
+class WorkerSettings(_Frozen):
+    """A worker to route to."""
+
+    name: str
+    url: str
+    kind: str = "vllm"
+
+
+class GatewaySettings(_Frozen):
+    """Everything that a gateway or a controller needs to know of its surroundings."""
+
+    database_url: str
+    storage: Path
+    outbox: Path
+    guard_socket: Path
+    import_roots: tuple[Path, ...] = ()
+    workers: tuple[WorkerSettings, ...] = ()
+    base_model: str = "SmolLM2-135M-Instruct"
+    base_model_path: Path | None = None
+    max_lora_rank: int = Field(16, gt=0)
+    max_cpu_loras: int = Field(8, gt=0)
+    policy_file: Path | None = None
+    logprobs: str = Field("all", pattern="^(all|off)$")
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
