@@ -1,0 +1,69 @@
+# Thin on purpose: what is done is done by `adapterloop` and the tools named in pyproject.toml.
+PYTHON ?= python3
+UV ?= uv
+BIN := .venv/bin
+STAMP := .venv/.installed
+PIP := $(BIN)/pip --disable-pip-version-check
+PIP_INSTALL := $(PIP) install -qq --no-deps
+
+.DEFAULT_GOAL := help
+.PHONY: help up setup check format test test-fast demo bench figures lock clean
+
+help:
+	@echo "make up       the whole loop on this machine: gateway, guards, worker, model"
+	@echo "make test     unit, integration and acceptance tests (the last with a real vLLM)"
+	@echo "make check    format, lint, types, import rules"
+	@echo "make setup    environments and model only;  make clean  removes them"
+	@echo "make demo | bench | figures | lock"
+
+$(STAMP): pyproject.toml $(wildcard deploy/locks/*.txt)
+	@test -x $(BIN)/python || { echo "[setup] making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
+	@echo "[setup] installing the locked packages into .venv (a minute or two the first time)"
+	@$(PIP_INSTALL) --require-hashes -r deploy/locks/app.txt
+	@$(PIP_INSTALL) --no-build-isolation -e .
+	@touch $@
+
+# `up` does the set-up itself where something is missing.
+up: $(STAMP)
+	@exec $(BIN)/adapterloop up
+
+setup: $(STAMP)
+	@$(BIN)/adapterloop setup
+
+check: $(STAMP)
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && echo "[check] format and lint: ok"
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: $(STAMP)
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --fix --quiet .
+
+test: setup
+	@$(BIN)/pytest tests/unit tests/integration
+	@$(BIN)/pytest tests/acceptance
+
+test-fast: $(STAMP)
+	@$(BIN)/pytest tests/unit
+
+demo: setup
+	@exec $(BIN)/adapterloop demo
+
+bench: setup
+	@$(BIN)/python -m bench
+
+figures: $(STAMP)
+	@$(BIN)/python -m bench.figures
+
+UV_COMPILE := $(UV) pip compile -q --no-annotate --no-emit-index-url --generate-hashes \
+	--python-version 3.11 --python-platform linux --custom-compile-command 'make lock'
+
+# torch's CPU build is pinned by hand in deploy/locks/torch-cpu.txt.
+lock:
+	@$(UV_COMPILE) pyproject.toml deploy/locks/torch.in --extra guard --extra trainer --extra postgres \
+		--group pyproject.toml:dev --overrides deploy/locks/app-overrides.in -o deploy/locks/app.txt
+	@$(UV_COMPILE) deploy/locks/worker-cpu.in deploy/locks/torch.in \
+		--overrides deploy/locks/worker-overrides.in -o deploy/locks/worker-cpu.txt
+
+clean:
+	@rm -rf .venv .venv-worker build *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+		.hypothesis .import_linter_cache

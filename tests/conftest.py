@@ -1,0 +1,22 @@
+"""Shared by every test: where the repository is, and a clean environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the working tree."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the developer's shell sets must not steer a test."""
+    for name in list(os.environ):
+        if name.startswith("ADAPTERLOOP_"):
+            monkeypatch.delenv(name)
