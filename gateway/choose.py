@@ -1,0 +1,69 @@
+"""Which worker answers a call: a pure function of what was observed and promised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+
+from gateway.registry.snapshot import Placement, Version
+from gateway.workers.probe import Observed
+
+
+def choose(
+    version: Version,
+    placements: Iterable[Placement],
+    observed: Mapping[str, Observed],
+    in_flight: Mapping[str, int],
+    key: str = "",
+    *,
+    slack: int = 0,
+) -> str | None:
+    """Give the name of the worker to call, or None while no worker can answer.
+
+    An adapter goes only where this boot of the worker was proven to answer with it. The least
+    loaded wins, by our own calls in flight and the worker's figures; among those within `slack`
+    calls of the least the rendezvous hash of `key` decides, so a session keeps its worker (and its
+    prefix cache) as workers come and go. Excluding a worker is leaving it out of `observed`.
+    """
+    loads: list[tuple[int, str]] = []
+    for seen in _able(version, placements, observed):
+        name = seen.worker
+        loads.append((in_flight.get(name, 0) + seen.running + seen.waiting, name))
+    if not loads:
+        return None
+    if len(loads) == 1:
+        return loads[0][1]
+    bound = min(loads)[0] + slack
+    return max((name for load, name in loads if load <= bound), key=lambda n: _weight(key, n))
+
+
+def served_name(version: Version, seen: Observed) -> str:
+    """The name to ask this worker for: its own base model, or the version's worker-side name."""
+    if version.is_base:
+        return seen.base or version.model
+    return version.worker_name
+
+
+def _able(
+    version: Version, placements: Iterable[Placement], observed: Mapping[str, Observed]
+) -> Iterable[Observed]:
+    if version.is_base:
+        return [seen for seen in observed.values() if seen.healthy and seen.bases]
+    name = version.worker_name
+    able = []
+    for placement in placements:
+        seen = observed.get(placement.worker)
+        if (
+            seen is not None
+            and seen.healthy
+            and placement.version_id == version.id
+            and placement.routable
+            and name in seen.names
+            and seen.same_boot(placement)
+        ):
+            able.append(seen)
+    return able
+
+
+def _weight(key: str, worker: str) -> bytes:
+    return blake2b(f"{key}\0{worker}".encode(), digest_size=8).digest()

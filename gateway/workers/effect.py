@@ -1,0 +1,181 @@
+"""Proof of effect: does a worker really answer with the adapter that it says it has loaded?
+
+A worker can accept a load and go on answering with the base model, or with other weights. So a few
+fixed prompts are scored under the base and under the adapter, and the mean log-probabilities of
+their answers are compared with a reference that was made on the served base. Means, never single
+tokens: kernels and number formats move single tokens a lot and means very little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from gateway.registry.snapshot import Effect
+from gateway.workers.client import WorkerAdmin
+from gateway.workers.errors import FingerprintInvalid, MeasureFailed
+
+TOLERANCE = 0.1  # of the distance between adapter and base
+FLOOR = 1e-4  # nats per token: float32 kernels agree to 4e-5
+MAX_PROMPTS = 16
+MAX_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids, of which those from `answer_start` on are scored."""
+
+    token_ids: tuple[int, ...]
+    answer_start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Mean answer log-probability of each prompt, in nats per token."""
+
+    base: tuple[float, ...]
+    adapter: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """The prompts to measure with, and what they should give where somebody knows it."""
+
+    prompts: tuple[Prompt, ...]
+    reference: Reference | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdict, and a sentence that holds its numbers."""
+
+    effect: Effect
+    detail: str
+
+
+# Token ids that exist in every vocabulary of some thousand entries. Nonsense as text, which is
+# fine: an adapter that changes a model at all changes what it expects here too.
+FALLBACK = Fingerprint(
+    tuple(
+        Prompt(tuple(300 + (row * 37 + column * 101) % 900 for column in range(16)), 1)
+        for row in range(4)
+    )
+)
+
+
+def parse_fingerprint(manifest: Mapping[str, Any] | None) -> Fingerprint | None:
+    """Read a manifest's `fingerprint`; None where it has none. Raises `FingerprintInvalid`."""
+    raw = (manifest or {}).get("fingerprint")
+    if raw is None:
+        return None
+    if not isinstance(raw, Mapping):
+        raise FingerprintInvalid("fingerprint must be an object")
+    prompts = _prompts(raw.get("prompts"))
+    base = _means(raw.get("base_mean"), "base_mean", len(prompts))
+    adapter = _means(raw.get("adapter_mean"), "adapter_mean", len(prompts))
+    return Fingerprint(prompts, Reference(base, adapter))
+
+
+def _prompts(raw: object) -> tuple[Prompt, ...]:
+    if not isinstance(raw, list) or not 1 <= len(raw) <= MAX_PROMPTS:
+        raise FingerprintInvalid(f"fingerprint.prompts must be a list of 1 to {MAX_PROMPTS}")
+    return tuple(_prompt(item, f"fingerprint.prompts[{i}]") for i, item in enumerate(raw))
+
+
+def _prompt(raw: object, where: str) -> Prompt:
+    if not isinstance(raw, Mapping):
+        raise FingerprintInvalid(f"{where} must be an object")
+    ids, start = raw.get("token_ids"), raw.get("answer_start")
+    if not isinstance(ids, list) or not 2 <= len(ids) <= MAX_TOKENS:
+        raise FingerprintInvalid(f"{where}.token_ids must be a list of 2 to {MAX_TOKENS}")
+    if not all(type(token) is int and token >= 0 for token in ids):
+        raise FingerprintInvalid(f"{where}.token_ids must be whole numbers from 0 on")
+    if type(start) is not int or not 1 <= start < len(ids):
+        raise FingerprintInvalid(f"{where}.answer_start must lie within the prompt, after token 0")
+    return Prompt(tuple(ids), start)
+
+
+def _means(raw: object, name: str, length: int) -> tuple[float, ...]:
+    if not isinstance(raw, list) or len(raw) != length:
+        raise FingerprintInvalid(f"fingerprint.{name} must be a list as long as the prompts")
+    values = []
+    for value in raw:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise FingerprintInvalid(f"fingerprint.{name} must hold finite numbers")
+        values.append(float(value))
+    return tuple(values)
+
+
+def distance(left: Sequence[float], right: Sequence[float]) -> float:
+    """Mean absolute difference. Raises ValueError where the lengths differ."""
+    return sum(abs(a - b) for a, b in zip(left, right, strict=True)) / len(left)
+
+
+def judge(
+    reference: Reference | None,
+    base: Sequence[float],
+    adapter: Sequence[float],
+    base_again: Sequence[float] | None = None,
+) -> Judgement:
+    """Compare a worker's means with the reference, or with its own base where there is none.
+
+    `base_again` is a second measurement of the base: how well the worker repeats itself.
+    """
+    if not all(map(isfinite, (*base, *adapter, *(base_again or ())))):
+        return Judgement(Effect.MISMATCH, "The worker's log-probabilities are not finite.")
+    own = distance(adapter, base)
+    repeat = distance(base, base_again) if base_again is not None else 0.0
+    if reference is None:
+        return _judge_alone(own, repeat)
+    return _judge_against(reference, base, adapter, repeat)
+
+
+def _judge_alone(own: float, repeat: float) -> Judgement:
+    """Without a reference: the first delta that is more than noise is taken for the adapter's."""
+    bound = max(FLOOR, 3 * repeat)
+    numbers = f"adapter and base differ by {own:.4g}, noise bound {bound:.4g}; no reference"
+    if own > bound:
+        return Judgement(Effect.EFFECTIVE, f"The adapter changes the answers: {numbers}.")
+    return Judgement(Effect.NO_EFFECT, f"The base model answers: {numbers}.")
+
+
+def _judge_against(
+    reference: Reference, base: Sequence[float], adapter: Sequence[float], repeat: float
+) -> Judgement:
+    scale = distance(reference.adapter, reference.base)
+    bound = TOLERANCE * scale
+    own, off = distance(adapter, base), distance(adapter, reference.adapter)
+    noise = 2 * distance(base, reference.base)
+    numbers = (
+        f"off the reference by {off:.4g}, off the own base by {own:.4g}, allowed {bound:.4g}"
+        f" (a tenth of {scale:.4g}), noise {noise:.4g}"
+    )
+    if scale < FLOOR:
+        return Judgement(Effect.UNDECIDABLE, f"The reference itself hardly differs: {numbers}.")
+    if off <= bound:
+        return Judgement(Effect.EFFECTIVE, f"As the reference: {numbers}.")
+    # Base and adapter of one worker share its number format, so this comparison holds even where
+    # the worker is far from the reference's base; only its own repeatability could blur it.
+    if own <= bound and 2 * repeat < scale:
+        return Judgement(Effect.NO_EFFECT, f"The base model answers: {numbers}.")
+    if scale <= noise or off <= noise:
+        return Judgement(Effect.UNDECIDABLE, f"Within this worker's own noise: {numbers}.")
+    return Judgement(Effect.MISMATCH, f"Other weights answer: {numbers}.")
+
+
+async def measure(worker: WorkerAdmin, model: str, prompts: Sequence[Prompt]) -> tuple[float, ...]:
+    """Mean answer log-probability of each prompt under `model`, in nats per token.
+
+    One prompt at a time: prompts of one batch can share a kernel, or a fault. Raises
+    `WorkerUnreachable` and `MeasureFailed`.
+    """
+    means = []
+    for prompt in prompts:
+        scored = await worker.prompt_logprobs(model, prompt.token_ids)
+        answer = [value for value in scored[prompt.answer_start :] if value is not None]
+        if len(answer) != len(prompt.token_ids) - prompt.answer_start:
+            raise MeasureFailed("The worker left tokens of a verification prompt unscored.")
+        means.append(sum(answer) / len(answer))
+    return tuple(means)

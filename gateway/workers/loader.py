@@ -1,0 +1,220 @@
+"""Puts an adapter on a worker and proves that it answers: load, measure, judge, record.
+
+However many callers wait for one (worker, version), the work is done once; loads on one worker take
+turns, since two at a time fail or evict one another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from gateway.registry.snapshot import Effect, Placement, Version
+from gateway.workers.client import WorkerAdmin
+from gateway.workers.effect import (
+    FALLBACK,
+    Fingerprint,
+    Judgement,
+    Prompt,
+    Reference,
+    judge,
+    measure,
+    parse_fingerprint,
+)
+from gateway.workers.errors import (
+    FingerprintInvalid,
+    MeasureFailed,
+    NoRoom,
+    WorkerRestarted,
+    WorkerUnreachable,
+)
+from gateway.workers.probe import Observed
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, int]
+
+
+class Workers(Protocol):
+    """What the loader needs of the watch."""
+
+    def admin(self, worker: str) -> WorkerAdmin:
+        """The admin client of a worker."""
+        ...
+
+    def leaving(self, worker: str, name: str) -> None:
+        """Announce an unload."""
+        ...
+
+    async def look(self, worker: str) -> Observed:
+        """Probe a worker now."""
+        ...
+
+
+def read_manifest(version: Version) -> dict[str, Any]:
+    """The manifest beside the stored adapter, empty where there is none.
+
+    Raises `FingerprintInvalid` where it is no JSON object.
+    """
+    path = Path(version.path) / "manifest.json"
+    if not path.is_file():
+        return {}
+    try:
+        manifest = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise FingerprintInvalid(f"The manifest of {version.model} is no JSON.") from error
+    if not isinstance(manifest, dict):
+        raise FingerprintInvalid(f"The manifest of {version.model} is no JSON object.")
+    return manifest
+
+
+class Loader:
+    """Loads and verifies. Enter it (`async with`) to let it own the work that callers wait for.
+
+    `record` and `manifest` are synchronous and run in threads.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        record: Callable[[Placement], None],
+        *,
+        max_cpu_loras: int,
+        manifest: Callable[[Version], dict[str, Any]] = read_manifest,
+    ) -> None:
+        self._workers = workers
+        self._record = record
+        self._max_cpu_loras = max_cpu_loras
+        self._manifest = manifest
+        self._group = asyncio.TaskGroup()
+        self._flights: dict[Key, asyncio.Future[Placement]] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._bases: dict[str, tuple[str, dict[tuple[Prompt, ...], tuple[float, ...]]]] = {}
+        self._references: dict[int, Reference] = {}
+
+    async def __aenter__(self) -> Self:
+        """Open the group that owns the loads."""
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Wait for loads under way, or cancel them if the owner is being cancelled."""
+        await self._group.__aexit__(kind, error, trace)
+
+    async def ensure(self, worker: str, version: Version) -> Placement:
+        """Load the version where it is missing, verify it, record and give the placement.
+
+        The placement may say NO_EFFECT or MISMATCH: look at `routable`. Raises
+        `WorkerUnreachable`, `WorkerRestarted`, `NoRoom`, `LoadRefused`, `NameTaken`,
+        `MeasureFailed`, `FingerprintInvalid`.
+        """
+        key = (worker, version.id)
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = asyncio.get_running_loop().create_future()
+            self._group.create_task(self._fly(flight, worker, version), name=f"load {key}")
+        # A caller may go away; the others, and the worker, want the load to finish.
+        return await asyncio.shield(flight)
+
+    async def unload(self, worker: str, name: str) -> None:
+        """Take a name off a worker. Whether anything still uses it is for the caller to know."""
+        async with self._locks[worker]:
+            self._workers.leaving(worker, name)
+            await self._workers.admin(worker).unload(name)
+            await self._workers.look(worker)
+
+    async def reload(self, worker: str, version: Version) -> Placement:
+        """Unload and load again: for a placement that is not routable, so nothing can use it."""
+        await self.unload(worker, version.worker_name)
+        return await self.ensure(worker, version)
+
+    async def _fly(self, flight: asyncio.Future[Placement], worker: str, version: Version) -> None:
+        try:
+            placement = await self._ensure(worker, version)
+        except asyncio.CancelledError:
+            flight.cancel()
+            raise
+        except Exception as error:
+            flight.set_exception(error)
+            flight.exception()  # marked as seen: every caller may have left
+        else:
+            flight.set_result(placement)
+        finally:
+            del self._flights[(worker, version.id)]
+
+    async def _ensure(self, worker: str, version: Version) -> Placement:
+        async with self._locks[worker]:
+            before = await self._workers.look(worker)
+            if not before.healthy:
+                raise WorkerUnreachable(f"Worker {worker} is down: {before.detail}")
+            self._check_room(before, version)
+            admin = self._workers.admin(worker)
+            fingerprint = await self._fingerprint(version)
+            await admin.load(version.worker_name, version.path)
+            judgement = await self._verify(admin, before, version, fingerprint)
+            after = await self._workers.look(worker)
+            if after.boot != before.boot or not after.serves(version):
+                raise WorkerRestarted(f"Worker {worker} restarted while {version.model} loaded.")
+            placement = Placement(
+                worker, version.id, after.boot, judgement.effect, judgement.detail
+            )
+            await asyncio.to_thread(self._record, placement)
+        if placement.routable:
+            logger.info("%s on %s: %s", version.model, worker, judgement.detail)
+        else:
+            logger.error("%s on %s never gets calls: %s", version.model, worker, judgement.detail)
+        return placement
+
+    def _check_room(self, seen: Observed, version: Version) -> None:
+        """Never register more names than the worker's CPU cache holds: beyond, it thrashes."""
+        taken = len(seen.adapters)
+        if not seen.serves(version) and taken >= self._max_cpu_loras:
+            raise NoRoom(
+                f"Worker {seen.worker} holds {taken} adapters of {self._max_cpu_loras}: "
+                f"{version.model} must wait until one is unloaded."
+            )
+
+    async def _fingerprint(self, version: Version) -> Fingerprint:
+        given = parse_fingerprint(await asyncio.to_thread(self._manifest, version))
+        if given is not None:
+            return given
+        return Fingerprint(FALLBACK.prompts, self._references.get(version.id))
+
+    async def _verify(
+        self, admin: WorkerAdmin, seen: Observed, version: Version, fingerprint: Fingerprint
+    ) -> Judgement:
+        if seen.base is None:
+            raise MeasureFailed(f"Worker {seen.worker} lists no base model to compare with.")
+        base = await self._base(admin, seen, seen.base, fingerprint.prompts)
+        adapter = await measure(admin, version.worker_name, fingerprint.prompts)
+        verdict = judge(fingerprint.reference, base, adapter)
+        if verdict.effect is not Effect.EFFECTIVE or fingerprint.reference is None:
+            # Worth a second look before bad news, or before this becomes the reference.
+            again = await measure(admin, seen.base, fingerprint.prompts)
+            verdict = judge(fingerprint.reference, base, adapter, again)
+        if fingerprint.reference is None and verdict.effect is Effect.EFFECTIVE:
+            self._references[version.id] = Reference(base, adapter)
+        return verdict
+
+    async def _base(
+        self, admin: WorkerAdmin, seen: Observed, name: str, prompts: tuple[Prompt, ...]
+    ) -> tuple[float, ...]:
+        """The base's means: measured once per boot, since the base cannot change within one."""
+        boot, known = self._bases.get(seen.worker, ("", {}))
+        if boot != seen.boot:
+            known = {}
+            self._bases[seen.worker] = (seen.boot, known)
+        if prompts not in known:
+            known[prompts] = await measure(admin, name, prompts)
+        return known[prompts]
