@@ -1,0 +1,111 @@
+"""A stub worker on a thread of the test process, which can be killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+
+import uvicorn
+
+from .script import Script
+from .worker import Seen, Worker, serving_config
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class StubWorker:
+    """Starts, kills and restarts a stub worker; its `worker` and `seen` may be read at any time."""
+
+    def __init__(self, base: str = "base@0", root: str = "/models/base") -> None:
+        self.worker = Worker(base, root)
+        self.port = free_port()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the worker listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def seen(self) -> Seen:
+        """What the worker saw so far."""
+        return self.worker.seen
+
+    @property
+    def script(self) -> Script:
+        """What the worker says; assign a new one at any time."""
+        return self.worker.script
+
+    @script.setter
+    def script(self, script: Script) -> None:
+        self.worker.script = script
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections clients hold open."""
+        return len(self._server.server_state.connections)
+
+    def start(self) -> StubWorker:
+        """Serve; returns when the port is open."""
+        self._server = uvicorn.Server(serving_config(self.worker, "127.0.0.1", self.port))
+        self._thread = threading.Thread(target=self._run, name="stub-worker", daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not self._server.started:
+            if time.monotonic() > deadline or not self._thread.is_alive():
+                raise RuntimeError("the stub worker did not start")
+            time.sleep(0.005)
+        return self
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+            self._loop = runner.get_loop()
+            runner.run(self._server.serve())
+
+    def kill(self) -> None:
+        """Drop every connection and stop listening at once, as SIGKILL does."""
+        if self._thread is None:
+            return
+        self._loop.call_soon_threadsafe(self._drop_all)
+        self._thread.join(timeout=10)
+        self._thread = None
+        self.worker.seen.running = 0
+
+    stop = kill
+
+    def _drop_all(self) -> None:
+        for listener in self._server.servers:
+            listener.close()
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        for task in list(self._server.server_state.tasks):
+            task.cancel()
+        self._server.should_exit = self._server.force_exit = True
+
+    def restart(self) -> None:
+        """Kill the worker and start it again, with a new boot and without its adapters."""
+        self.kill()
+        self.worker.reboot()
+        self.start()
+
+    def wait_idle(self, timeout: float = 1.0) -> bool:
+        """Whether nothing runs on the worker within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while self.seen.running:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        return True
+
+    def __enter__(self) -> StubWorker:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
