@@ -65,17 +65,26 @@ FALLBACK = Fingerprint(
 )
 
 
-def parse_fingerprint(manifest: Mapping[str, Any] | None) -> Fingerprint | None:
-    """Read a manifest's `fingerprint`; None where it has none. Raises `FingerprintInvalid`."""
-    raw = (manifest or {}).get("fingerprint")
-    if raw is None:
-        return None
+def parse_fingerprint(raw: object) -> Fingerprint:
+    """Read a manifest's `fingerprint`. Raises `FingerprintInvalid` and says what is wrong."""
     if not isinstance(raw, Mapping):
         raise FingerprintInvalid("fingerprint must be an object")
     prompts = _prompts(raw.get("prompts"))
     base = _means(raw.get("base_mean"), "base_mean", len(prompts))
     adapter = _means(raw.get("adapter_mean"), "adapter_mean", len(prompts))
     return Fingerprint(prompts, Reference(base, adapter))
+
+
+def dump_fingerprint(prompts: Sequence[Prompt], reference: Reference) -> dict[str, Any]:
+    """The JSON form of a fingerprint, as it stands in manifests."""
+    return {
+        "prompts": [
+            {"token_ids": list(prompt.token_ids), "answer_start": prompt.answer_start}
+            for prompt in prompts
+        ],
+        "base_mean": list(reference.base),
+        "adapter_mean": list(reference.adapter),
+    }
 
 
 def _prompts(raw: object) -> tuple[Prompt, ...]:

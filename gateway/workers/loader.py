@@ -7,11 +7,9 @@ turns, since two at a time fail or evict one another.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -23,12 +21,12 @@ from gateway.workers.effect import (
     Judgement,
     Prompt,
     Reference,
+    dump_fingerprint,
     judge,
     measure,
     parse_fingerprint,
 )
 from gateway.workers.errors import (
-    FingerprintInvalid,
     MeasureFailed,
     NoRoom,
     WorkerRestarted,
@@ -57,46 +55,39 @@ class Workers(Protocol):
         ...
 
 
-def read_manifest(version: Version) -> dict[str, Any]:
-    """The manifest beside the stored adapter, empty where there is none.
+class Evidence(Protocol):
+    """What the loader needs of the registry; synchronous, called in threads."""
 
-    Raises `FingerprintInvalid` where it is no JSON object.
-    """
-    path = Path(version.path) / "manifest.json"
-    if not path.is_file():
-        return {}
-    try:
-        manifest = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise FingerprintInvalid(f"The manifest of {version.model} is no JSON.") from error
-    if not isinstance(manifest, dict):
-        raise FingerprintInvalid(f"The manifest of {version.model} is no JSON object.")
-    return manifest
+    def reference(self, version_id: int) -> Mapping[str, Any] | None:
+        """The fingerprint of the version's manifest, else the one adopted for it, else None."""
+        ...
+
+    def adopt_reference(self, version_id: int, fingerprint: Mapping[str, Any], worker: str) -> bool:
+        """Keep what the first effective worker gave, for a version that brought nothing."""
+        ...
+
+    def record_placement(self, placement: Placement) -> None:
+        """Note what a worker was found to answer with."""
+        ...
 
 
 class Loader:
-    """Loads and verifies. Enter it (`async with`) to let it own the work that callers wait for.
-
-    `record` and `manifest` are synchronous and run in threads.
-    """
+    """Loads and verifies. Enter it (`async with`) to let it own the work that callers wait for."""
 
     def __init__(
         self,
         workers: Workers,
-        record: Callable[[Placement], None],
+        evidence: Evidence,
         *,
         max_cpu_loras: int,
-        manifest: Callable[[Version], dict[str, Any]] = read_manifest,
     ) -> None:
         self._workers = workers
-        self._record = record
+        self._evidence = evidence
         self._max_cpu_loras = max_cpu_loras
-        self._manifest = manifest
         self._group = asyncio.TaskGroup()
         self._flights: dict[Key, asyncio.Future[Placement]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._bases: dict[str, tuple[str, dict[tuple[Prompt, ...], tuple[float, ...]]]] = {}
-        self._references: dict[int, Reference] = {}
 
     async def __aenter__(self) -> Self:
         """Open the group that owns the loads."""
@@ -169,7 +160,7 @@ class Loader:
             placement = Placement(
                 worker, version.id, after.boot, judgement.effect, judgement.detail
             )
-            await asyncio.to_thread(self._record, placement)
+            await asyncio.to_thread(self._evidence.record_placement, placement)
         if placement.routable:
             logger.info("%s on %s: %s", version.model, worker, judgement.detail)
         else:
@@ -186,10 +177,8 @@ class Loader:
             )
 
     async def _fingerprint(self, version: Version) -> Fingerprint:
-        given = parse_fingerprint(await asyncio.to_thread(self._manifest, version))
-        if given is not None:
-            return given
-        return Fingerprint(FALLBACK.prompts, self._references.get(version.id))
+        raw = await asyncio.to_thread(self._evidence.reference, version.id)
+        return FALLBACK if raw is None else parse_fingerprint(raw)
 
     async def _verify(
         self, admin: WorkerAdmin, seen: Observed, version: Version, fingerprint: Fingerprint
@@ -204,7 +193,10 @@ class Loader:
             again = await measure(admin, seen.base, fingerprint.prompts)
             verdict = judge(fingerprint.reference, base, adapter, again)
         if fingerprint.reference is None and verdict.effect is Effect.EFFECTIVE:
-            self._references[version.id] = Reference(base, adapter)
+            adopted = dump_fingerprint(fingerprint.prompts, Reference(base, adapter))
+            await asyncio.to_thread(
+                self._evidence.adopt_reference, version.id, adopted, seen.worker
+            )
         return verdict
 
     async def _base(

@@ -1,0 +1,108 @@
+"""The controller's loops: leadership, and reconciling once a second while leading."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from gateway.controller.lease import Leadership, LeaseStore
+from gateway.controller.reconcile import ControlStore, Reconciler
+from gateway.registry.snapshot import WorkerSpec
+from gateway.workers.client import WorkerAdmin
+from gateway.workers.loader import Evidence, Loader
+from gateway.workers.probe import WorkerWatch
+
+logger = logging.getLogger(__name__)
+
+STEP_S = 1.0
+
+
+class Store(ControlStore, Evidence, LeaseStore, Protocol):
+    """All that the controller needs of the registry."""
+
+    def prepare(self) -> None:
+        """Make what must always be there."""
+        ...
+
+    def upsert_worker(self, spec: WorkerSpec) -> None:
+        """Make a worker known."""
+        ...
+
+
+class Controller:
+    """Runs until cancelled. Several may run: the one that holds the lease acts."""
+
+    def __init__(
+        self,
+        store: Store,
+        make_admin: Callable[[WorkerSpec], WorkerAdmin],
+        workers: Iterable[WorkerSpec],
+        *,
+        holder: str,
+        max_cpu_loras: int,
+        step_s: float = STEP_S,
+        probe_s: float = 1.0,
+    ) -> None:
+        self._store = store
+        self._workers = tuple(workers)
+        self._step_s = step_s
+        self._watch = WorkerWatch(make_admin, interval=probe_s)
+        self._max_cpu_loras = max_cpu_loras
+        self._leadership = Leadership(store, holder)
+        self._configured = False
+        self._trouble = ""
+
+    async def run(self) -> None:
+        """Lead when possible and reconcile while leading."""
+        async with (
+            Loader(self._watch, self._store, max_cpu_loras=self._max_cpu_loras) as loader,
+            asyncio.TaskGroup() as group,
+        ):
+            reconciler = Reconciler(
+                self._store,
+                self._watch,
+                loader,
+                max_cpu_loras=self._max_cpu_loras,
+                leading=lambda: self._leadership.held,
+            )
+            group.create_task(self._watch.run(), name="watch")
+            group.create_task(self._leadership.run(), name="lease")
+            await self._reconcile(reconciler, group)
+
+    async def _reconcile(self, reconciler: Reconciler, group: asyncio.TaskGroup) -> None:
+        led = False
+        while True:
+            leads = self._leadership.held
+            if led and not leads:
+                reconciler.stand_by()
+            led = leads
+            try:
+                await self._configure()
+                if leads:
+                    await reconciler.step(group)
+            except Exception as error:
+                self._note(f"{type(error).__name__}: {error}".splitlines()[0])
+            else:
+                self._note("")
+            # A worker that comes back is looked at right away, else once a step.
+            await self._watch.wait_change(self._step_s)
+            await asyncio.sleep(min(0.1, self._step_s))
+
+    async def _configure(self) -> None:
+        """Make the configured workers known, once the store can be reached."""
+        if not self._configured:
+            await asyncio.to_thread(self._store.prepare)
+            for spec in self._workers:
+                await asyncio.to_thread(self._store.upsert_worker, spec)
+            self._configured = True
+
+    def _note(self, trouble: str) -> None:
+        """One line per change: a store that is down for an hour is one line, not thousands."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            if trouble:
+                logger.error("the control loop fails, and goes on trying: %s", trouble)
+            else:
+                logger.info("the control loop works again")

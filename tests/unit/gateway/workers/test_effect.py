@@ -1,0 +1,166 @@
+"""The verdict on what a worker answers with."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from gateway.registry.snapshot import Effect
+from gateway.workers.effect import (
+    FLOOR,
+    TOLERANCE,
+    Prompt,
+    Reference,
+    distance,
+    dump_fingerprint,
+    judge,
+    measure,
+    parse_fingerprint,
+)
+from gateway.workers.errors import FingerprintInvalid, MeasureFailed
+from tests.unit.gateway.workers.fake import BASE, FakeWorker, fingerprint
+
+numbers = st.floats(-20, 0, allow_nan=False)
+pairs = st.lists(st.tuples(numbers, numbers), min_size=1, max_size=8)
+
+
+def reference(rows: list[tuple[float, float]]) -> Reference:
+    return Reference(tuple(row[0] for row in rows), tuple(row[1] for row in rows))
+
+
+@st.composite
+def references(draw: st.DrawFn) -> Reference:
+    made = reference(draw(pairs))
+    assume(distance(made.base, made.adapter) > 0.01)
+    return made
+
+
+@given(references())
+def test_the_reference_itself_is_effective(known: Reference) -> None:
+    assert judge(known, known.base, known.adapter).effect is Effect.EFFECTIVE
+
+
+@given(references())
+def test_the_base_in_place_of_the_adapter_has_no_effect(known: Reference) -> None:
+    assert judge(known, known.base, known.base).effect is Effect.NO_EFFECT
+
+
+@given(references(), st.floats(-0.9, 0.9))
+def test_a_small_error_is_allowed(known: Reference, part: float) -> None:
+    shift = part * TOLERANCE * distance(known.base, known.adapter)
+    measured = [value + shift for value in known.adapter]
+    assert judge(known, known.base, measured).effect is Effect.EFFECTIVE
+
+
+@given(references(), st.floats(1.2, 5))
+def test_other_weights_mismatch(known: Reference, times: float) -> None:
+    """Twice as far from the base, and on the other side of it."""
+    measured = [b - times * (a - b) for a, b in zip(known.adapter, known.base, strict=True)]
+    assert judge(known, known.base, measured).effect is Effect.MISMATCH
+
+
+@given(references(), st.floats(-3, 3), st.floats(-3, 3))
+def test_what_is_routable_is_near_the_reference_or_lost_in_noise(
+    known: Reference, base_off: float, adapter_off: float
+) -> None:
+    base = [value + base_off for value in known.base]
+    adapter = [value + adapter_off for value in known.adapter]
+    verdict = judge(known, base, adapter)
+    scale = distance(known.adapter, known.base)
+    if verdict.effect is Effect.EFFECTIVE:
+        assert distance(adapter, known.adapter) <= TOLERANCE * scale
+    if verdict.effect is Effect.UNDECIDABLE:
+        noise = 2 * distance(base, known.base)
+        assert noise >= scale or noise >= distance(adapter, known.adapter)
+
+
+def test_noise_as_large_as_the_delta_is_undecidable() -> None:
+    known = Reference((-3.0, -3.0), (-2.9, -2.9))
+    verdict = judge(known, (-3.3, -2.7), (-3.15, -2.6))
+    assert verdict.effect is Effect.UNDECIDABLE
+    assert "noise 0.6" in verdict.detail
+
+
+def test_base_answers_is_found_even_on_a_noisy_worker() -> None:
+    known = Reference((-3.0, -3.0), (-2.9, -2.9))
+    assert judge(known, (-3.3, -2.7), (-3.3, -2.7)).effect is Effect.NO_EFFECT
+
+
+def test_adapter_that_hardly_differs_is_undecidable() -> None:
+    known = Reference((-3.0,), (-3.0 + FLOOR / 2,))
+    assert judge(known, (-3.0,), (-3.0,)).effect is Effect.UNDECIDABLE
+
+
+def test_not_a_number_is_never_routable() -> None:
+    known = Reference((-3.0,), (-2.0,))
+    assert judge(known, (-3.0,), (float("nan"),)).effect is Effect.MISMATCH
+
+
+@given(st.lists(numbers, min_size=1, max_size=8), st.floats(0.01, 3))
+def test_without_a_reference_any_clear_delta_is_effective(base: list[float], delta: float) -> None:
+    moved = [value + delta for value in base]
+    assert judge(None, base, moved, base).effect is Effect.EFFECTIVE
+    assert judge(None, base, base, base).effect is Effect.NO_EFFECT
+
+
+def test_without_a_reference_the_workers_own_noise_counts() -> None:
+    assert judge(None, (-3.0,), (-2.9,), (-2.95,)).effect is Effect.NO_EFFECT
+
+
+def test_details_hold_the_numbers() -> None:
+    known = Reference((-3.0,), (-1.66,))
+    verdict = judge(known, (-3.0,), (-1.7,))
+    assert "0.04" in verdict.detail
+    assert "1.34" in verdict.detail
+
+
+@given(references(), st.lists(st.integers(0, 10**6), min_size=2, max_size=9))
+def test_fingerprints_survive_a_round_trip(known: Reference, ids: list[int]) -> None:
+    prompts = [Prompt(tuple(ids), len(ids) - 1)] * len(known.base)
+    read = parse_fingerprint(dump_fingerprint(prompts, known))
+    assert read.prompts == tuple(prompts)
+    assert read.reference == known
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("prompts", [], "fingerprint.prompts"),
+        ("prompts", "x", "fingerprint.prompts"),
+        ("prompts", [1], "prompts\\[0\\] must be an object"),
+        ("prompts", [{"token_ids": [1], "answer_start": 1}], "token_ids"),
+        ("prompts", [{"token_ids": [1, -2], "answer_start": 1}], "whole numbers"),
+        ("prompts", [{"token_ids": [1, True], "answer_start": 1}], "whole numbers"),
+        ("prompts", [{"token_ids": [1, 2], "answer_start": 0}], "answer_start"),
+        ("prompts", [{"token_ids": [1, 2], "answer_start": 2}], "answer_start"),
+        ("base_mean", [1.0], "base_mean"),
+        ("adapter_mean", [float("nan")] * 4, "finite"),
+        ("adapter_mean", ["x"] * 4, "finite"),
+    ],
+)
+def test_bad_fingerprints_name_the_fault(field: str, value: object, says: str) -> None:
+    with pytest.raises(FingerprintInvalid, match=says):
+        parse_fingerprint({**fingerprint(), field: value})
+
+
+def test_fingerprint_must_be_an_object() -> None:
+    with pytest.raises(FingerprintInvalid, match="object"):
+        parse_fingerprint([])
+
+
+async def test_measure_takes_the_mean_of_the_answer_one_prompt_at_a_time() -> None:
+    worker = FakeWorker()
+    assert await measure(worker, BASE, [Prompt((1, 2, 3), 1), Prompt((4, 5), 1)]) == (-3.0, -3.0)
+    assert worker.log == [f"measure {BASE}"] * 2
+
+
+async def test_unscored_tokens_are_no_measurement() -> None:
+    worker = FakeWorker()
+
+    async def scores(model: str, token_ids: object) -> list[float | None]:
+        return [None, -1.0, None]
+
+    worker.prompt_logprobs = scores  # type: ignore[method-assign, assignment]
+    with pytest.raises(MeasureFailed):
+        await measure(worker, BASE, [Prompt((1, 2, 3), 1)])

@@ -1,0 +1,202 @@
+"""Probing: what is observed, when a boot is another one, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.registry.snapshot import Effect, Placement, WorkerSpec
+from gateway.workers.errors import UnsupportedKind, WorkerUnreachable
+from gateway.workers.probe import SLOW_PROBES, Observed, Prober, WorkerWatch
+from tests.unit.gateway.workers.fake import FakeWorker, base_version, version
+
+ADAPTER = version().worker_name
+
+
+def prober(worker: FakeWorker) -> Prober:
+    return Prober(worker.spec, worker, clock=lambda: 7.0)
+
+
+async def test_probe_tells_names_and_boot() -> None:
+    worker = FakeWorker()
+    worker.loaded[ADAPTER] = "/adapters/1"
+    seen = await prober(worker).probe()
+    assert seen.healthy
+    assert seen.boot == "100.00"
+    assert seen.bases == {"base@0"}
+    assert seen.adapters == {ADAPTER}
+    assert seen.at == 7.0
+    assert seen.serves(version())
+    assert seen.serves(base_version())
+    assert not seen.serves(version(2))
+
+
+async def test_down_worker_is_told_with_the_reason() -> None:
+    worker = FakeWorker()
+    probe = prober(worker)
+    await probe.probe()
+    worker.up = False
+    seen = await probe.probe()
+    assert not seen.healthy
+    assert seen.names == frozenset()
+    assert "refused" in seen.detail
+
+
+async def test_slow_worker_keeps_its_place_for_a_few_probes() -> None:
+    worker = FakeWorker()
+    probe = prober(worker)
+    await probe.probe()
+    worker.slow = True
+    health = [(await probe.probe()).healthy for _ in range(SLOW_PROBES)]
+    assert health == [True] * (SLOW_PROBES - 1) + [False]
+    worker.slow = False
+    assert (await probe.probe()).healthy
+
+
+async def test_slow_worker_that_was_never_up_is_down() -> None:
+    worker = FakeWorker()
+    worker.slow = True
+    assert not (await prober(worker).probe()).healthy
+
+
+async def test_boot_is_counted_where_the_worker_does_not_tell() -> None:
+    worker = FakeWorker()
+    worker.boot = None
+    worker.loaded[ADAPTER] = "/adapters/1"
+    probe = prober(worker)
+    first = (await probe.probe()).boot
+    assert (await probe.probe()).boot == first
+    worker.loaded.clear()
+    second = (await probe.probe()).boot
+    assert second != first
+    worker.up = False
+    await probe.probe()
+    worker.up = True
+    assert (await probe.probe()).boot not in (first, second)
+
+
+async def test_our_own_unload_is_no_restart() -> None:
+    worker = FakeWorker()
+    worker.boot = None
+    worker.loaded[ADAPTER] = "/adapters/1"
+    probe = prober(worker)
+    first = (await probe.probe()).boot
+    probe.leaving(ADAPTER)
+    worker.loaded.clear()
+    assert (await probe.probe()).boot == first
+
+
+def test_boots_are_compared_only_where_they_can_be() -> None:
+    def placed(boot: str) -> Placement:
+        return Placement("w1", 1, boot, Effect.EFFECTIVE)
+
+    told, counted = Observed("w1", boot="100.00"), Observed("w1", boot="~ab-1")
+    assert told.same_boot(placed("100.00"))
+    assert not told.same_boot(placed("101.00"))
+    assert not told.same_boot(placed("~cd-1"))
+    assert counted.same_boot(placed("~cd-4"))
+    assert not counted.same_boot(placed("100.00"))
+    assert not Observed("w1").same_boot(placed(""))
+
+
+@asynccontextmanager
+async def watching(*workers: FakeWorker, interval: float = 0.02) -> AsyncIterator[WorkerWatch]:
+    known = {worker.spec.name: worker for worker in workers}
+    watch = WorkerWatch(lambda spec: known[spec.name], interval=interval)
+    watch.set_workers(worker.spec for worker in workers)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(watch.run())
+        yield watch
+        task.cancel()
+
+
+async def until_health(watch: WorkerWatch, worker: str, healthy: bool) -> None:
+    async with asyncio.timeout(5):
+        while watch.observed[worker].healthy is not healthy:
+            await watch.wait_change(1)
+
+
+async def test_watch_sees_workers_go_and_come_back() -> None:
+    worker = FakeWorker()
+    async with watching(worker) as watch:
+        before = watch.observed
+        await until_health(watch, "w1", True)
+        assert not before["w1"].healthy
+        worker.up = False
+        await until_health(watch, "w1", False)
+        worker.up = True
+        await until_health(watch, "w1", True)
+
+
+async def test_a_dead_worker_does_not_hold_up_others() -> None:
+    dead, fine = FakeWorker("dead"), FakeWorker("fine")
+    dead.up = False
+    async with watching(dead, fine) as watch:
+        await until_health(watch, "fine", True)
+
+
+async def test_suspect_is_probed_at_once() -> None:
+    worker = FakeWorker()
+    async with watching(worker, interval=60) as watch:
+        await until_health(watch, "w1", True)
+        worker.up = False
+        watch.suspect("w1")
+        watch.suspect("nobody")
+        async with asyncio.timeout(1):
+            await until_health(watch, "w1", False)
+
+
+async def test_workers_are_added_and_removed() -> None:
+    first, second = FakeWorker("w1"), FakeWorker("w2")
+    async with watching(first, second) as watch:
+        await until_health(watch, "w2", True)
+        watch.set_workers([first.spec])
+        assert set(watch.observed) == {"w1"}
+        with pytest.raises(WorkerUnreachable):
+            await watch.look("w2")
+        await asyncio.sleep(0.05)
+        assert set(watch.observed) == {"w1"}
+        watch.set_workers([second.spec])
+        await until_health(watch, "w2", True)
+        assert set(watch.observed) == {"w2"}
+
+
+async def test_wait_change_ends_without_a_change() -> None:
+    worker = FakeWorker()
+    async with watching(worker) as watch:
+        await until_health(watch, "w1", True)
+        assert not await watch.wait_change(0.05)
+
+
+async def test_new_snapshot_wakes_those_who_wait() -> None:
+    watch = WorkerWatch(lambda spec: FakeWorker())
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(watch.wait_change(5))
+        await asyncio.sleep(0)
+        watch.set_workers([FakeWorker().spec])
+    assert waiting.result()
+
+
+async def test_a_probe_that_fails_oddly_is_survived(caplog: pytest.LogCaptureFixture) -> None:
+    worker = FakeWorker()
+    async with watching(worker) as watch:
+        await until_health(watch, "w1", True)
+        loaded, worker.loaded = worker.loaded, None  # type: ignore[assignment]
+        await asyncio.sleep(0.05)
+        worker.loaded = loaded
+        worker.up = False
+        await until_health(watch, "w1", False)
+    assert "probing worker w1 failed" in caplog.text
+
+
+async def test_worker_of_an_unknown_kind_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(spec: WorkerSpec) -> FakeWorker:
+        raise UnsupportedKind
+
+    watch = WorkerWatch(refuse)
+    watch.set_workers([FakeWorker().spec])
+    assert not watch.observed
+    assert "cannot be watched" in caplog.text
