@@ -30,7 +30,10 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One immutable adapter version; `number` 0 is the base model itself."""
+    """One immutable adapter version; `number` 0 is the base model itself.
+
+    `draining` versions get no new calls; `draining_since` is the revision that said so.
+    """
 
     id: int
     tenant: str
@@ -42,6 +45,7 @@ class Version:
     rank: int
     state: VersionState
     draining: bool = False
+    draining_since: int | None = None
 
     @property
     def model(self) -> str:
@@ -91,7 +95,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A version seen on a worker. Routable only where `effect` is effective for the worker's boot."""
+    """A version seen on a worker; routable only with an effect in the worker's present boot."""
 
     worker: str
     version_id: int

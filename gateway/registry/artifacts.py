@@ -1,0 +1,292 @@
+"""Whether an adapter can be served: each fault has its own message, which names file and field."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gateway.registry.base_shapes import BaseModelShapes
+from gateway.registry.errors import InvalidAdapter
+from gateway.registry.safetensors_header import (
+    BadSafetensors,
+    TensorInfo,
+    is_pickle,
+    read_header,
+)
+from gateway.registry.storage import CONFIG, MANIFEST, WEIGHTS, Draft
+
+_MAX_JSON_BYTES = 8 * 1024 * 1024
+_FLOATS = ("F32", "F16", "BF16")
+_LORA = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+
+# Options of PEFT that change what the adapter means and that workers do not implement.
+_UNSUPPORTED: Mapping[str, str] = {
+    "use_dora": "DoRA cannot be served: train without use_dora",
+    "lora_bias": "LoRA biases cannot be served: train with lora_bias false",
+    "modules_to_save": "whole modules cannot be served: train without modules_to_save",
+    "trainable_token_indices": "trained token embeddings cannot be served as an adapter",
+    "target_parameters": "adapters of bare parameters cannot be served: use target_modules",
+    "layer_replication": "replicated layers cannot be served",
+    "alora_invocation_tokens": "activated LoRA cannot be served",
+    "use_bdlora": "block-diagonal LoRA cannot be served",
+    "use_qalora": "QALoRA cannot be served",
+}
+# These begin from a changed base, so the adapter does not fit the one that is served.
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an adapter must fit; `shapes` is None where the base model's files are not at hand."""
+
+    base_model: str
+    max_lora_rank: int
+    shapes: BaseModelShapes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFacts:
+    """What was found out about a sound adapter; `rank` is its largest."""
+
+    rank: int
+    manifest: Mapping[str, Any]
+
+
+def inspect(draft: Draft, rules: Rules) -> AdapterFacts:
+    """Check an adapter's files against the base model. Raises `InvalidAdapter`."""
+    config = _read_object(draft.folder / CONFIG)
+    _check_base_model(config, rules.base_model)
+    _check_options(config)
+    rank = _check_ranks(config, rules.max_lora_rank)
+    tensors = _read_tensors(draft.folder / WEIGHTS)
+    targets = _check_tensors(tensors, config, rules.shapes)
+    brought = _read_manifest(draft.folder / MANIFEST)
+    manifest = {
+        **brought,
+        "base_model": rules.base_model,
+        "rank": rank,
+        "alpha": config.get("lora_alpha"),
+        "target_modules": targets,
+        "files": {
+            name: {"sha256": file.sha256, "size": file.size} for name, file in draft.files.items()
+        },
+    }
+    return AdapterFacts(rank, manifest)
+
+
+def _fault(file: str, field: str | None, message: str) -> NoReturn:
+    where = f"{file}: {field}" if field else file
+    raise InvalidAdapter(f"{where}: {message}.", param=field or file)
+
+
+# -- adapter_config.json -------------------------------------------------------------------------
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        _fault(path.name, None, f"is larger than {_MAX_JSON_BYTES} bytes")
+    try:
+        # NaN and Infinity are no JSON, and databases refuse them.
+        value = json.loads(path.read_bytes(), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidAdapter(f"{path.name}: is not valid JSON.", param=path.name) from error
+    if not isinstance(value, dict):
+        _fault(path.name, None, "must hold a JSON object")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _check_base_model(config: Mapping[str, Any], base_model: str) -> None:
+    field = "base_model_name_or_path"
+    named = config.get(field)
+    if not isinstance(named, str) or not named.strip("/ "):
+        _fault(CONFIG, field, "must name the base model that the adapter was trained on")
+    if _model_name(named) != _model_name(base_model):
+        _fault(
+            CONFIG,
+            field,
+            f"the adapter was trained on {named[:200]!r}, but {base_model!r} is served here",
+        )
+
+
+def _model_name(name: str) -> str:
+    """Give the name that a path, a hub name or a hub cache's folder ends in, in lower case."""
+    parts = [part for part in re.split(r"[/\\]", name) if part]
+    for part in parts:
+        if part.startswith("models--"):
+            return part.rsplit("--", 1)[-1].lower()
+    return parts[-1].lower()
+
+
+def _check_options(config: Mapping[str, Any]) -> None:
+    if config.get("peft_type") != "LORA":
+        _fault(CONFIG, "peft_type", f"must be 'LORA', not {str(config.get('peft_type'))[:40]!r}")
+    if config.get("bias", "none") != "none":
+        _fault(CONFIG, "bias", "biases cannot be served: train with bias 'none'")
+    for field, message in _UNSUPPORTED.items():
+        if config.get(field):
+            _fault(CONFIG, field, message)
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+        _fault(
+            CONFIG,
+            "init_lora_weights",
+            f"{start[:40]!r} changes the base model's weights: save the adapter with PEFT's "
+            "path_initial_model_for_weight_conversion",
+        )
+    alpha = config.get("lora_alpha")
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not alpha > 0:
+        _fault(CONFIG, "lora_alpha", "must be a number above 0")
+    targets = config.get("target_modules")
+    named = isinstance(targets, list) and all(isinstance(name, str) for name in targets)
+    if not targets or not (named or isinstance(targets, str)):
+        _fault(CONFIG, "target_modules", "must list the modules that the adapter changes")
+
+
+def _check_ranks(config: Mapping[str, Any], allowed: int) -> int:
+    """Give the largest rank that any module has."""
+    pattern = config.get("rank_pattern") or {}
+    if not isinstance(pattern, dict):
+        _fault(CONFIG, "rank_pattern", "must be an object")
+    ranks = {"r": config.get("r"), **{f"rank_pattern.{key}": r for key, r in pattern.items()}}
+    largest = 0
+    for field, rank in ranks.items():
+        if type(rank) is not int or rank < 1:
+            _fault(CONFIG, field, "must be a whole number above 0")
+        if rank > allowed:
+            _fault(CONFIG, field, f"rank {rank} is over {allowed}, the most that workers take")
+        largest = max(largest, rank)
+    return largest
+
+
+def _rank_of(module: str, config: Mapping[str, Any]) -> int:
+    """Give a module's rank as PEFT does: the first pattern that matches the end of its name."""
+    for key, rank in (config.get("rank_pattern") or {}).items():
+        try:
+            if re.match(rf"(.*\.)?({key})$", module):
+                return int(rank)
+        except re.error:
+            _fault(CONFIG, "rank_pattern", f"{key[:80]!r} is no regular expression")
+    return int(config["r"])
+
+
+# -- adapter_model.safetensors -------------------------------------------------------------------
+
+
+def _read_tensors(path: Path) -> dict[str, TensorInfo]:
+    if is_pickle(path):
+        _fault(
+            WEIGHTS,
+            None,
+            "is a pickle under a safetensors name, which can run code when it is loaded",
+        )
+    try:
+        return read_header(path)
+    except BadSafetensors as error:
+        raise InvalidAdapter(f"{WEIGHTS}: is corrupt: {error}.", param=WEIGHTS) from error
+
+
+def _check_tensors(
+    tensors: Mapping[str, TensorInfo], config: Mapping[str, Any], shapes: BaseModelShapes | None
+) -> list[str]:
+    """Check every pair of LoRA matrices; give the kinds of module they belong to."""
+    pairs: dict[str, dict[str, TensorInfo]] = {}
+    for name, info in tensors.items():
+        module, side = _module_of(name)
+        if info.dtype not in _FLOATS:
+            _fault(WEIGHTS, name, f"has dtype {info.dtype}, not one of {', '.join(_FLOATS)}")
+        if len(info.shape) != 2:
+            _fault(WEIGHTS, name, f"has shape {list(info.shape)}, a LoRA matrix has two dimensions")
+        pairs.setdefault(module, {})[side] = info
+    if not pairs:
+        _fault(WEIGHTS, None, "holds no LoRA matrices")
+    for module, pair in pairs.items():
+        _check_pair(module, pair, _rank_of(module, config), shapes)
+    return sorted({module.rsplit(".", 1)[-1] for module in pairs})
+
+
+def _module_of(name: str) -> tuple[str, str]:
+    match = _LORA.fullmatch(name)
+    if match is not None:
+        return match["module"], match["side"]
+    shown = name[:200]
+    if "lora_magnitude_vector" in name:
+        _fault(WEIGHTS, shown, "belongs to DoRA, which cannot be served")
+    if "lora_embedding" in name or "embed_tokens" in name or "modules_to_save" in name:
+        _fault(WEIGHTS, shown, "whole modules and embeddings cannot be served as an adapter")
+    _fault(
+        WEIGHTS,
+        shown,
+        "is no LoRA matrix: names are base_model.model.<module>.lora_A.weight and lora_B.weight",
+    )
+
+
+def _check_pair(
+    module: str, pair: Mapping[str, TensorInfo], rank: int, shapes: BaseModelShapes | None
+) -> None:
+    names = {side: f"base_model.model.{module}.lora_{side}.weight" for side in "AB"}
+    for side in "AB":
+        if side not in pair:
+            _fault(WEIGHTS, names[side], "is missing, its other half is there")
+    (rank_a, wide), (tall, rank_b) = pair["A"].shape, pair["B"].shape
+    for side, found in (("A", rank_a), ("B", rank_b)):
+        if found != rank:
+            _fault(WEIGHTS, names[side], f"has rank {found}, {CONFIG} says {rank}")
+    if shapes is None:
+        return
+    if not shapes.knows(module):
+        _fault(WEIGHTS, names["A"], f"the base model has no module {module!r} to change")
+    expected = shapes.linear(module)
+    if expected is not None and (tall, wide) != expected:
+        side = "A" if wide != expected[1] else "B"
+        _fault(
+            WEIGHTS,
+            names[side],
+            f"has shape {list(pair[side].shape)}, which does not fit the base model's "
+            f"{list(expected)}",
+        )
+
+
+# -- manifest.json -------------------------------------------------------------------------------
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    manifest = _read_object(path)
+    if manifest.get("fingerprint") is not None:
+        _check_fingerprint(manifest["fingerprint"])
+    return manifest
+
+
+def _check_fingerprint(fingerprint: object) -> None:
+    if not isinstance(fingerprint, dict):
+        _fault(MANIFEST, "fingerprint", "must be an object")
+    prompts = fingerprint.get("prompts")
+    if not isinstance(prompts, list) or not prompts:
+        _fault(MANIFEST, "fingerprint.prompts", "must be a list")
+    for prompt in prompts:
+        ids = prompt.get("token_ids") if isinstance(prompt, dict) else None
+        if not isinstance(ids, list) or not all(type(item) is int and item >= 0 for item in ids):
+            _fault(MANIFEST, "fingerprint.prompts", "each needs token_ids, a list of whole numbers")
+        start = prompt.get("answer_start")
+        if type(start) is not int or not 0 < start < len(ids):
+            _fault(MANIFEST, "fingerprint.prompts", "each needs answer_start within its token_ids")
+    for field in ("base_mean", "adapter_mean"):
+        means = fingerprint.get(field)
+        if not isinstance(means, list) or len(means) != len(prompts):
+            _fault(MANIFEST, f"fingerprint.{field}", "must have one number for each prompt")
+        if not all(_is_number(mean) for mean in means):
+            _fault(MANIFEST, f"fingerprint.{field}", "must hold finite numbers")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,101 @@
+"""Queries for operators: all that is known of an alias."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, or_, select
+
+from gateway.registry.records import AliasDetail, AliasMove, Seen, StateChange, VersionDetail
+from gateway.registry.repository import (
+    BASE_TENANT,
+    Locate,
+    placement_of,
+    version_of,
+)
+from gateway.registry.snapshot import Alias, VersionState
+from gateway.registry.tables import (
+    ALIAS_EVENTS,
+    ALIASES,
+    PLACEMENTS,
+    VERSION_EVENTS,
+    VERSIONS,
+    WORKERS,
+)
+
+
+def alias_names(connection: Connection, tenant: str) -> tuple[str, ...]:
+    """Give the names of all aliases that the tenant sees, in order."""
+    query = select(ALIASES.c.name).where(
+        or_(ALIASES.c.tenant == tenant, ALIASES.c.tenant == BASE_TENANT)
+    )
+    return tuple(connection.scalars(query.order_by(ALIASES.c.name)))
+
+
+def describe(connection: Connection, alias: Alias, locate: Locate = str) -> AliasDetail:
+    """Give an alias with its versions and moves, oldest first."""
+    mine = (VERSIONS.c.tenant == alias.tenant, VERSIONS.c.alias == alias.name)
+    rows = connection.execute(select(VERSIONS).where(*mine).order_by(VERSIONS.c.number)).all()
+    events = _events(connection, mine)
+    seen = _seen(connection, mine)
+    return AliasDetail(
+        alias,
+        tuple(
+            VersionDetail(
+                version_of(row, locate),
+                row.manifest,
+                row.created_at,
+                tuple(events.get(row.id, ())),
+                tuple(seen.get(row.id, ())),
+            )
+            for row in rows
+        ),
+        _moves(connection, alias),
+    )
+
+
+def _events(connection: Connection, mine: tuple[Any, ...]) -> dict[int, list[StateChange]]:
+    query = (
+        select(VERSION_EVENTS)
+        .join(VERSIONS, VERSIONS.c.id == VERSION_EVENTS.c.version_id)
+        .where(*mine)
+        .order_by(VERSION_EVENTS.c.id)
+    )
+    found: dict[int, list[StateChange]] = {}
+    for row in connection.execute(query):
+        change = StateChange(row.version_id, VersionState(row.state), row.reason, row.actor, row.at)
+        found.setdefault(row.version_id, []).append(change)
+    return found
+
+
+def _seen(connection: Connection, mine: tuple[Any, ...]) -> dict[int, list[Seen]]:
+    query = (
+        select(PLACEMENTS, WORKERS.c.boot.label("now"))
+        .join(VERSIONS, VERSIONS.c.id == PLACEMENTS.c.version_id)
+        .outerjoin(WORKERS, WORKERS.c.name == PLACEMENTS.c.worker)
+        .where(*mine)
+        .order_by(PLACEMENTS.c.worker)
+    )
+    found: dict[int, list[Seen]] = {}
+    for row in connection.execute(query):
+        seen = Seen(placement_of(row), row.checked_at, row.boot == row.now)
+        found.setdefault(row.version_id, []).append(seen)
+    return found
+
+
+def _moves(connection: Connection, alias: Alias) -> tuple[AliasMove, ...]:
+    before, after = VERSIONS.alias("before"), VERSIONS.alias("after")
+    query = (
+        select(
+            ALIAS_EVENTS, before.c.number.label("from_number"), after.c.number.label("to_number")
+        )
+        .join(ALIASES, ALIASES.c.id == ALIAS_EVENTS.c.alias_id)
+        .outerjoin(before, before.c.id == ALIAS_EVENTS.c.from_version_id)
+        .outerjoin(after, after.c.id == ALIAS_EVENTS.c.to_version_id)
+        .where(ALIASES.c.tenant == alias.tenant, ALIASES.c.name == alias.name)
+        .order_by(ALIAS_EVENTS.c.id)
+    )
+    return tuple(
+        AliasMove(row.kind, row.from_number, row.to_number, row.detail or {}, row.actor, row.at)
+        for row in connection.execute(query)
+    )

@@ -1,0 +1,124 @@
+"""What the registry tells of itself beyond the snapshot: for controllers, operators and the CLI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.registry.snapshot import Alias, Key, Placement, Version, VersionState
+
+LIVE_GATEWAY_S = 15.0
+ROLES = ("app", "reviewer", "trainer", "admin")
+PURPOSES = ("serve", "evaluation")
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The outcome of a registration; `created` is False where the same bytes were there already."""
+
+    version: Version
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """A key as listed: its `prefix` tells keys apart, the secret is not kept."""
+
+    key: Key
+    prefix: str
+    created_at: float
+    revoked_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker as last seen. `seen_at` is None until it has answered once."""
+
+    name: str
+    url: str
+    kind: str
+    boot: str
+    healthy: bool
+    detail: str
+    metrics: Mapping[str, Any]
+    seen_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayBeat:
+    """A gateway's last heartbeat.
+
+    `busy` holds the worker-side names that still have calls in flight though `revision` no longer
+    routes to them.
+    """
+
+    id: str
+    host: str
+    revision: int
+    busy: frozenset[str]
+    heartbeat_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """One line of a version's append-only record."""
+
+    version_id: int
+    state: VersionState
+    reason: str
+    actor: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AliasMove:
+    """One line of an alias's append-only record: `kind` is promote, rollback or rollout."""
+
+    kind: str
+    from_version: int | None
+    to_version: int | None
+    detail: Mapping[str, Any]
+    actor: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A placement with the time of its last check, and whether its worker still runs as then."""
+
+    placement: Placement
+    checked_at: float
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VersionDetail:
+    """A version with all that happened to it and every worker that has it."""
+
+    version: Version
+    manifest: Mapping[str, Any]
+    created_at: float
+    events: tuple[StateChange, ...] = ()
+    seen: tuple[Seen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AliasDetail:
+    """An alias with its versions, oldest first, and its moves, oldest first."""
+
+    alias: Alias
+    versions: tuple[VersionDetail, ...] = ()
+    moves: tuple[AliasMove, ...] = field(default=())
+
+
+def unloadable(version: Version, gateways: Iterable[GatewayBeat]) -> bool:
+    """Whether a worker may be told to unload `version`: no live gateway can still send it a call.
+
+    `gateways` are those whose heartbeat is younger than `LIVE_GATEWAY_S`. Each must route by a
+    revision in which the version drains, and have no call to it in flight.
+    """
+    since = version.draining_since
+    if since is None or version.is_base:
+        return False
+    return all(beat.revision >= since and version.worker_name not in beat.busy for beat in gateways)

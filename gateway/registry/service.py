@@ -1,0 +1,339 @@
+"""The registry: which adapter versions there are, where aliases lead, and who may call them."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from gateway.errors import Conflict
+from gateway.registry import details, lifecycle, repository, writes
+from gateway.registry.artifacts import AdapterFacts, Rules, inspect
+from gateway.registry.base_shapes import BaseModelShapes
+from gateway.registry.db import make_engine, server_time
+from gateway.registry.errors import AliasNotFound, InvalidName, VersionNotFound
+from gateway.registry.fleet import Fleet
+from gateway.registry.keys import Keys
+from gateway.registry.names import check_name
+from gateway.registry.records import AliasDetail, Registered
+from gateway.registry.repository import BASE_ALIAS, BASE_TENANT
+from gateway.registry.snapshot import Alias, Snapshot, Version, VersionState
+from gateway.registry.storage import AdapterStorage, Draft, Source
+from gateway.registry.store import Clock
+from gateway.settings import GatewaySettings
+
+
+class Registry(Keys, Fleet):
+    """Every operation is one transaction, safe beside other processes, and blocks: use threads.
+
+    Any of them raises `StoreUnavailable` when the database does not answer. `prepare` comes first,
+    once per process, on a database whose migrations have run.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        storage: AdapterStorage | Path,
+        *,
+        base_model: str,
+        base_model_path: Path | None = None,
+        max_lora_rank: int = 16,
+        clock: Clock = server_time,
+    ) -> None:
+        """Take what adapters must fit: the base model's name, its files where they are at hand."""
+        super().__init__(engine, clock)
+        self._storage = storage if isinstance(storage, AdapterStorage) else AdapterStorage(storage)
+        shapes = BaseModelShapes(base_model_path) if base_model_path is not None else None
+        self._rules = Rules(base_model, max_lora_rank, shapes)
+
+    @classmethod
+    def from_settings(cls, settings: GatewaySettings) -> Registry:
+        """Make a registry, with an engine of its own, from the gateway's settings."""
+        return cls(
+            make_engine(settings.database_url),
+            settings.storage,
+            base_model=settings.base_model,
+            base_model_path=settings.base_model_path,
+            max_lora_rank=settings.max_lora_rank,
+        )
+
+    @property
+    def storage(self) -> AdapterStorage:
+        """Where adapter files lie."""
+        return self._storage
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    # -- start and snapshot ----------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Make what must always be there: revision, secret, base model. Again is the same."""
+        self._storage.sweep()
+        with self._write() as connection:
+            writes.put_meta_once(connection, "revision", "0")
+            writes.put_meta_once(connection, "secret", secrets.token_hex(32))
+        with self._change() as connection:
+            now = self._clock(connection)
+            owner = {"tenant": BASE_TENANT, "created_at": now}
+            changed = writes.put_base_version(
+                connection,
+                {
+                    **owner,
+                    "alias": BASE_ALIAS,
+                    "number": 0,
+                    "sha256": hashlib.sha256(BASE_ALIAS.encode()).hexdigest(),
+                    "path": "",
+                    "manifest": {},
+                    "base_model": self._rules.base_model,
+                    "rank": 0,
+                    "state": VersionState.SERVING.value,
+                    "draining_since_revision": None,
+                },
+            )
+            base = lifecycle.need_version(connection, BASE_TENANT, BASE_ALIAS, 0)
+            alias = {**owner, "name": BASE_ALIAS, "stable_version_id": base.id}
+            if writes.insert_alias(connection, alias) or changed:
+                writes.bump_revision(connection)
+
+    def secret(self) -> bytes:
+        """Give the installation's secret, the same for all its processes; made by `prepare`."""
+        with self._read() as connection:
+            value = repository.read_meta(connection, "secret")
+        if value is None:
+            raise Conflict("The registry has not been prepared.")
+        return bytes.fromhex(value)
+
+    def revision(self) -> int:
+        """Give the number of changes so far: a cheap way to see whether a snapshot is stale."""
+        with self._read() as connection:
+            return repository.read_revision(connection)
+
+    def snapshot(self) -> Snapshot:
+        """Read one consistent view of everything that serving needs."""
+        with self._read() as connection:
+            return repository.load_snapshot(connection, self._storage.locate)
+
+    # -- versions --------------------------------------------------------------------------------
+
+    def register(self, tenant: str, alias: str, source: Source, actor: str = "") -> Version:
+        """Check an adapter, keep its files and give its version; see `add`."""
+        return self.add(tenant, alias, source, actor).version
+
+    def add(self, tenant: str, alias: str, source: Source, actor: str = "") -> Registered:
+        """Check an adapter and keep its files as the alias's next version, in state `registered`.
+
+        `source` is a folder or open files by name. The same bytes again give the version that has
+        them, unless that one is retired. The first version of a new name makes the alias. Raises
+        `InvalidName`, `InvalidAdapter` (the message names fault and field), `AdapterTooLarge`;
+        nothing is left behind then.
+        """
+        check_name(tenant, "tenant")
+        if check_name(alias) == BASE_ALIAS:
+            raise InvalidName(f"{BASE_ALIAS!r} is the base model's own name: choose another.")
+        with self._storage.receive(source) as draft:
+            facts = inspect(draft, self._rules)
+            return self._add_draft(tenant, alias, draft, facts, actor)
+
+    def _add_draft(
+        self, tenant: str, alias: str, draft: Draft, facts: AdapterFacts, actor: str
+    ) -> Registered:
+        kept: str | None = None
+        sha256 = draft.sha256
+        try:
+            with self._change() as connection:
+                same = repository.find_same_bytes(
+                    connection, tenant, alias, sha256, self._storage.locate
+                )
+                if same is not None:
+                    return Registered(same, created=False)
+                key, fresh = self._storage.keep(draft)
+                kept = key if fresh else None
+                version = self._insert(connection, tenant, alias, sha256, key, facts, actor)
+            return Registered(version, created=True)
+        except BaseException:
+            if kept is not None:
+                self._discard_unused(kept, sha256)
+            raise
+
+    def _insert(
+        self,
+        connection: Connection,
+        tenant: str,
+        alias: str,
+        sha256: str,
+        key: str,
+        facts: AdapterFacts,
+        actor: str,
+    ) -> Version:
+        now = self._clock(connection)
+        values = {
+            "tenant": tenant,
+            "alias": alias,
+            "number": repository.next_number(connection, tenant, alias),
+            "sha256": sha256,
+            "path": key,
+            "manifest": facts.manifest,
+            "base_model": self._rules.base_model,
+            "rank": facts.rank,
+            "state": VersionState.REGISTERED.value,
+            "draining_since_revision": None,
+            "created_at": now,
+        }
+        writes.insert_alias(
+            connection,
+            {"tenant": tenant, "name": alias, "stable_version_id": None, "created_at": now},
+        )
+        version_id = writes.insert_version(connection, values, "registered", actor)
+        writes.bump_revision(connection)
+        found = repository.find_version_by_id(connection, version_id, self._storage.locate)
+        if found is None:
+            raise VersionNotFound
+        return found
+
+    def _discard_unused(self, key: str, sha256: str) -> None:
+        """Delete files of a registration that failed, unless another one has come to use them."""
+        with self._change() as connection:
+            if not repository.sha_in_use(connection, sha256):
+                self._storage.discard(key)
+
+    def version(self, tenant: str, alias: str, number: int) -> Version:
+        """Give a version of the tenant, or of the base model. Raises `VersionNotFound`."""
+        with self._read() as connection:
+            return lifecycle.need_version(connection, tenant, alias, number, self._storage.locate)
+
+    def manifest(self, version_id: int) -> Mapping[str, Any]:
+        """Give what is known of a version's files and training. Raises `VersionNotFound`."""
+        with self._read() as connection:
+            manifest = repository.read_manifest(connection, version_id)
+        if manifest is None:
+            raise VersionNotFound
+        return manifest
+
+    def set_state(
+        self, version_id: int, state: VersionState, reason: str = "", actor: str = ""
+    ) -> Version:
+        """Move a version to a state that may follow its present one; the same again is a no-op.
+
+        Rejecting a candidate ends its rollout. Rejected and retired versions drain: they get no
+        more calls. Raises `VersionNotFound`, `Conflict`.
+        """
+        with self._change() as connection:
+            now = self._clock(connection)
+            lifecycle.set_state(connection, version_id, state, reason=reason, actor=actor, now=now)
+            return lifecycle.need_version_by_id(connection, version_id, self._storage.locate)
+
+    def adopt_reference(self, version_id: int, fingerprint: Mapping[str, Any], worker: str) -> bool:
+        """Keep what the first effective worker measured, for a version that brought no reference.
+
+        The first one stays; whether it was this one.
+        """
+        with self._write() as connection:
+            lifecycle.need_version_by_id(connection, version_id)
+            now = self._clock(connection)
+            return writes.put_reference(connection, version_id, fingerprint, worker, now)
+
+    def reference(self, version_id: int) -> Mapping[str, Any] | None:
+        """Give the fingerprint to verify by: the manifest's, else the adopted one, else None."""
+        with self._read() as connection:
+            manifest = repository.read_manifest(connection, version_id) or {}
+            if manifest.get("fingerprint") is not None:
+                own: Mapping[str, Any] = manifest["fingerprint"]
+                return own
+            return repository.read_reference(connection, version_id)
+
+    # -- aliases ---------------------------------------------------------------------------------
+
+    def alias(self, tenant: str, name: str) -> Alias:
+        """Give an alias of the tenant, or the base model's. Raises `AliasNotFound`."""
+        with self._read() as connection:
+            found = repository.find_alias(connection, tenant, name, self._storage.locate)
+        if found is None:
+            raise AliasNotFound
+        return found
+
+    def promote(self, tenant: str, alias: str, number: int, actor: str = "") -> Alias:
+        """Make a verified version the stable one; the one before stays warm for a rollback.
+
+        Ends a rollout of the alias. Raises `AliasNotFound`, `VersionNotFound`, `VersionNotReady`.
+        """
+        with self._change() as connection:
+            now = self._clock(connection)
+            lifecycle.promote(connection, tenant, alias, number, actor=actor, now=now)
+            return self._alias(connection, tenant, alias)
+
+    def rollback(self, tenant: str, alias: str, actor: str = "") -> Alias:
+        """Undo the latest step: stop the rollout under way, or go back to the previous version.
+
+        A rollout has not moved the stable version, so stopping it leaves that where it is. Else
+        stable and previous change places. Raises `AliasNotFound`, `Conflict`.
+        """
+        with self._change() as connection:
+            now = self._clock(connection)
+            lifecycle.rollback(connection, tenant, alias, actor=actor, now=now)
+            return self._alias(connection, tenant, alias)
+
+    def set_rollout(
+        self,
+        tenant: str,
+        alias: str,
+        number: int,
+        weight: float,
+        actor: str = "",
+        detail: Mapping[str, Any] | None = None,
+    ) -> Alias:
+        """Send a share (0..1) of the callers to a verified candidate; replaces another rollout.
+
+        `detail` goes into the alias's record. Raises `AliasNotFound`, `VersionNotFound`,
+        `VersionNotReady`, `Conflict`, `InvalidRequest`.
+        """
+        step = lifecycle.Rollout(number, weight, detail or {})
+        with self._change() as connection:
+            now = self._clock(connection)
+            lifecycle.set_rollout(connection, tenant, alias, step, actor=actor, now=now)
+            return self._alias(connection, tenant, alias)
+
+    def retire(
+        self, tenant: str, alias: str, number: int, actor: str = "", reason: str = ""
+    ) -> Version:
+        """End a version for good; workers drop it once its calls are done.
+
+        Raises `VersionNotFound`, and `Conflict` while an alias leads to it.
+        """
+        with self._change() as connection:
+            version = lifecycle.need_version(connection, tenant, alias, number)
+            now = self._clock(connection)
+            lifecycle.set_state(
+                connection, version.id, VersionState.RETIRED, reason=reason, actor=actor, now=now
+            )
+            return lifecycle.need_version_by_id(connection, version.id, self._storage.locate)
+
+    def _alias(self, connection: Connection, tenant: str, name: str) -> Alias:
+        found = repository.find_alias(connection, tenant, name, self._storage.locate)
+        if found is None:
+            raise AliasNotFound
+        return found
+
+    # -- for operators ---------------------------------------------------------------------------
+
+    def describe(self, tenant: str, name: str) -> AliasDetail:
+        """Give an alias with its versions, their records and workers. Raises `AliasNotFound`."""
+        with self._read() as connection:
+            return details.describe(
+                connection, self._alias(connection, tenant, name), self._storage.locate
+            )
+
+    def describe_all(self, tenant: str) -> tuple[AliasDetail, ...]:
+        """Give every alias that the tenant sees, by name, as `describe` does."""
+        with self._read() as connection:
+            return tuple(
+                details.describe(
+                    connection, self._alias(connection, tenant, name), self._storage.locate
+                )
+                for name in details.alias_names(connection, tenant)
+            )

@@ -1,0 +1,265 @@
+"""Changes of single rows. Nothing here opens or ends a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Table, delete, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.registry.repository import read_meta
+from gateway.registry.snapshot import Placement, VersionState
+from gateway.registry.tables import (
+    ALIAS_EVENTS,
+    ALIASES,
+    GATEWAYS,
+    KEYS,
+    LEASES,
+    META,
+    PLACEMENTS,
+    REFERENCES,
+    VERSION_EVENTS,
+    VERSIONS,
+    WORKERS,
+)
+
+ENDED = (VersionState.RETIRED, VersionState.REJECTED)
+
+
+def lock_revision(connection: Connection) -> None:
+    """Make other changers wait; on SQLite the write transaction itself does that."""
+    query = select(META.c.value).where(META.c.key == "revision")
+    connection.execute(query.with_for_update()).one_or_none()
+
+
+def bump_revision(connection: Connection) -> int:
+    """Tell gateways that something changed, and give the new revision."""
+    revision = int(read_meta(connection, "revision") or 0) + 1
+    upsert(connection, META, {"key": "revision"}, {"value": str(revision)})
+    return revision
+
+
+def put_meta_once(connection: Connection, key: str, value: str) -> None:
+    """Keep a value under `key`, unless one is there."""
+    insert_once(connection, META, {"key": key, "value": value})
+
+
+def insert_version(
+    connection: Connection, values: Mapping[str, Any], reason: str, actor: str
+) -> int:
+    """Add a version and the first line of its record; give its id."""
+    statement = insert(VERSIONS).values(**values).returning(VERSIONS.c.id)
+    version_id = int(connection.execute(statement).scalar_one())
+    _record_state(
+        connection,
+        version_id,
+        values["tenant"],
+        values["state"],
+        reason,
+        actor,
+        values["created_at"],
+    )
+    return version_id
+
+
+def update_state(
+    connection: Connection,
+    version_id: int,
+    tenant: str,
+    state: VersionState,
+    *,
+    reason: str,
+    actor: str,
+    now: float,
+    revision: int,
+) -> None:
+    """Move a version to `state`; one that has ended drains from `revision` on."""
+    draining = revision if state in ENDED else None
+    connection.execute(
+        update(VERSIONS)
+        .where(VERSIONS.c.id == version_id)
+        .values(state=state.value, draining_since_revision=draining)
+    )
+    _record_state(connection, version_id, tenant, state.value, reason, actor, now)
+
+
+def _record_state(
+    connection: Connection,
+    version_id: int,
+    tenant: str,
+    state: str,
+    reason: str,
+    actor: str,
+    now: float,
+) -> None:
+    connection.execute(
+        insert(VERSION_EVENTS).values(
+            version_id=version_id, tenant=tenant, state=state, reason=reason, actor=actor, at=now
+        )
+    )
+
+
+def put_base_version(connection: Connection, values: Mapping[str, Any]) -> bool:
+    """Keep the base model's version 0, with its present name; whether anything changed."""
+    if insert_once(connection, VERSIONS, values):
+        return True
+    base = (VERSIONS.c.tenant == values["tenant"], VERSIONS.c.number == values["number"])
+    changed = connection.execute(
+        update(VERSIONS)
+        .where(*base, VERSIONS.c.base_model != values["base_model"])
+        .values(base_model=values["base_model"])
+    )
+    return changed.rowcount > 0
+
+
+def put_reference(
+    connection: Connection, version_id: int, fingerprint: Mapping[str, Any], worker: str, now: float
+) -> bool:
+    """Adopt a measured fingerprint; the first one stays. Whether this one was adopted."""
+    return insert_once(
+        connection,
+        REFERENCES,
+        {"version_id": version_id, "fingerprint": fingerprint, "worker": worker, "at": now},
+    )
+
+
+def insert_alias(connection: Connection, values: Mapping[str, Any]) -> bool:
+    """Add an alias unless it is there; whether it was added."""
+    blank = {"previous_version_id": None, "candidate_version_id": None, "weight": 0.0}
+    return insert_once(connection, ALIASES, {**blank, **values})
+
+
+def move_alias(
+    connection: Connection,
+    alias_id: int,
+    *,
+    stable: int | None,
+    previous: int | None,
+    candidate: int | None = None,
+    weight: float = 0.0,
+) -> None:
+    """Set all that an alias leads to."""
+    connection.execute(
+        update(ALIASES)
+        .where(ALIASES.c.id == alias_id)
+        .values(
+            stable_version_id=stable,
+            previous_version_id=previous,
+            candidate_version_id=candidate,
+            weight=weight,
+        )
+    )
+
+
+def record_move(connection: Connection, values: Mapping[str, Any]) -> None:
+    """Add a line to an alias's record."""
+    connection.execute(insert(ALIAS_EVENTS).values(**values))
+
+
+def insert_key(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Add a key; give its id."""
+    statement = insert(KEYS).values(**values).returning(KEYS.c.id)
+    return int(connection.execute(statement).scalar_one())
+
+
+def revoke_key(connection: Connection, tenant: str, key_id: int, now: float) -> None:
+    """Revoke a key that is not revoked yet."""
+    connection.execute(
+        update(KEYS)
+        .where(KEYS.c.tenant == tenant, KEYS.c.id == key_id, KEYS.c.revoked_at.is_(None))
+        .values(revoked_at=now)
+    )
+
+
+def put_placement(connection: Connection, placement: Placement, now: float) -> None:
+    """Keep what a worker was found to answer with."""
+    upsert(
+        connection,
+        PLACEMENTS,
+        {"worker": placement.worker, "version_id": placement.version_id},
+        {
+            "boot": placement.boot,
+            "effect": placement.effect.value if placement.effect is not None else None,
+            "detail": placement.detail,
+            "checked_at": now,
+        },
+    )
+
+
+def delete_placements(connection: Connection, *conditions: Any) -> bool:
+    """Forget placements; whether there were any."""
+    return connection.execute(delete(PLACEMENTS).where(*conditions)).rowcount > 0
+
+
+def put_worker(connection: Connection, name: str, url: str, kind: str) -> None:
+    """Add a worker, not yet seen, or give a known one its present address."""
+    fresh = {"boot": "", "healthy": False, "detail": "", "metrics": None, "seen_at": None}
+    insert_once(connection, WORKERS, {"name": name, "url": url, "kind": kind, **fresh})
+    connection.execute(update(WORKERS).where(WORKERS.c.name == name).values(url=url, kind=kind))
+
+
+def update_worker(connection: Connection, name: str, values: Mapping[str, Any]) -> None:
+    """Note what was last seen of a worker."""
+    connection.execute(update(WORKERS).where(WORKERS.c.name == name).values(**values))
+
+
+def delete_worker(connection: Connection, name: str) -> bool:
+    """Forget a worker; whether it was known."""
+    return connection.execute(delete(WORKERS).where(WORKERS.c.name == name)).rowcount > 0
+
+
+def put_gateway(connection: Connection, gateway_id: str, values: Mapping[str, Any]) -> None:
+    """Keep a gateway's heartbeat."""
+    upsert(connection, GATEWAYS, {"id": gateway_id}, values)
+
+
+def delete_gateways(connection: Connection, *conditions: Any) -> None:
+    """Forget gateways."""
+    connection.execute(delete(GATEWAYS).where(*conditions))
+
+
+def take_lease(
+    connection: Connection, name: str, holder: str, expires_at: float, now: float
+) -> bool:
+    """Take or renew a lease in one statement; False while another holds it."""
+    free = or_(LEASES.c.holder == holder, LEASES.c.expires_at <= now)
+    values = {"holder": holder, "expires_at": expires_at}
+    return upsert(connection, LEASES, {"name": name}, values, only_if=free)
+
+
+def drop_lease(connection: Connection, name: str, holder: str) -> bool:
+    """Give a lease back; whether `holder` had it."""
+    mine = delete(LEASES).where(LEASES.c.name == name, LEASES.c.holder == holder)
+    return connection.execute(mine).rowcount > 0
+
+
+def upsert(
+    connection: Connection,
+    table: Table,
+    key: Mapping[str, Any],
+    values: Mapping[str, Any],
+    only_if: Any = None,
+) -> bool:
+    """Insert a row, or update the one with this key where `only_if` holds; whether it was done."""
+    statement = _insert(connection, table).values(**key, **values)
+    done = connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=list(key),
+            set_={name: statement.excluded[name] for name in values},
+            where=only_if,
+        )
+    )
+    return done.rowcount > 0
+
+
+def insert_once(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+    """Insert a row unless one of its unique values is there; whether it was done."""
+    statement = _insert(connection, table).values(**values).on_conflict_do_nothing()
+    return connection.execute(statement).rowcount > 0
+
+
+def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
