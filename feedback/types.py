@@ -1,0 +1,60 @@
+"""Values that cross the border of the feedback package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Confidence(msgspec.Struct, frozen=True):
+    """How sure the model was, from the sampled tokens' natural-log probabilities.
+
+    `sequence` is their sum; scaffolding (JSON punctuation and keys) is left out of all figures.
+    """
+
+    sequence: float
+    mean: float
+    minimum: float
+    p10: float
+    length: int
+
+
+class CapturedChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """One choice of an answer as the client got it, with the raw text the model produced."""
+
+    index: int
+    content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    finish_reason: str | None = None
+    confidence: Confidence | None = None
+
+
+class Capture(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer as it is recorded; `id` is the response id that the client got.
+
+    Times are seconds since the epoch (`started`) and durations in seconds. `outcome` is `ok`,
+    `blocked_input`, `client_gone`, `failed` or the error's code.
+    """
+
+    id: str
+    route: str
+    tenant: str
+    key_id: int
+    alias: str
+    version: int
+    version_id: int
+    worker: str
+    request: Any
+    choices: list[CapturedChoice]
+    usage: dict[str, Any]
+    started: float
+    first_token: float | None
+    duration: float
+    outcome: str
+    audit: list[Any]
+    request_id: str
+    session: str | None = None
+    sampling_reason: str = "all"
+    inclusion_probability: float = 1.0

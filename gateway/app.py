@@ -1,0 +1,185 @@
+"""The gateway as an ASGI application: routes, lifespan, error bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import aiohttp
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from feedback.outbox import Outbox
+from gateway.admin import create_admin_router
+from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from gateway.registry.service import Registry
+from gateway.serving.endpoints import ServingEndpoint
+from gateway.serving.forms.chat import ChatForm
+from gateway.serving.forms.completions import CompletionForm
+from gateway.serving.forms.responses import ResponsesForm
+from gateway.serving.keeper import SnapshotKeeper
+from gateway.serving.pipeline import Deps
+from gateway.serving.readiness import Readiness
+from gateway.serving.recorder import Recorder
+from gateway.serving.router import Router
+from gateway.serving.small import SmallRoutes, error_response
+from gateway.serving.state import Serving
+from gateway.serving.upstream import AiohttpUpstream
+from gateway.settings import GatewaySettings
+from gateway.workers.client import make_admin
+from gateway.workers.loader import Loader
+from gateway.workers.probe import WorkerWatch
+from guardrails.client import JudgeClient
+from guardrails.policy import PolicyBook
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """Make the gateway. Nothing is connected to before the application starts."""
+    registry = Registry.from_settings(settings)
+    serving = Serving(settings, registry)
+    readiness = Readiness(serving)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with _running(settings, registry, serving, readiness):
+            yield
+
+    app = FastAPI(
+        title="adapterloop",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/admin/v1/openapi.json",
+    )
+    app.state.serving = serving
+    # In front: the serving routes are looked up first and skip FastAPI's per-request machinery.
+    app.router.routes[0:0] = _serving_routes(serving, SmallRoutes(serving, readiness))
+    app.include_router(create_admin_router(), prefix="/admin/v1")
+    _handle_errors(app)
+    return app
+
+
+def _serving_routes(serving: Serving, small: SmallRoutes) -> list[Route]:
+    forms = {
+        "/v1/chat/completions": ChatForm(),
+        "/v1/completions": CompletionForm(),
+        "/v1/responses": ResponsesForm(),
+    }
+    routes = [
+        Route(path, ServingEndpoint(form, serving), methods=["POST"])
+        for path, form in forms.items()
+    ]
+    return [
+        *routes,
+        Route("/v1/models", small.models, methods=["GET"]),
+        Route("/v1/models/{model:path}", small.model, methods=["GET"]),
+        Route("/v1/moderations", small.moderations, methods=["POST"]),
+        Route("/health/live", small.live, methods=["GET"]),
+        Route("/health/ready", small.ready, methods=["GET"]),
+        Route("/metrics", small.metrics, methods=["GET"]),
+    ]
+
+
+@asynccontextmanager
+async def _running(
+    settings: GatewaySettings, registry: Registry, serving: Serving, readiness: Readiness
+) -> AsyncIterator[None]:
+    """Build what is shared and keep the background tasks; all of it ends with the block."""
+    gateway_id = f"{socket.gethostname()}-{os.getpid()}"
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        upstream = AiohttpUpstream(settings.timeouts)
+        stack.push_async_callback(upstream.close)
+        judge = JudgeClient(settings.guard_socket)
+        stack.push_async_callback(judge.close)
+        outbox = Outbox(settings.outbox / f"gateway-{settings.port}.db")
+        stack.push_async_callback(asyncio.to_thread, outbox.close)
+        serving.outbox = outbox
+        watch = WorkerWatch(lambda spec: make_admin(spec, session))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        loader = await stack.enter_async_context(
+            Loader(watch, registry.record_placement, max_cpu_loras=settings.max_cpu_loras)
+        )
+        router = Router(watch, loader, group)
+        keeper = SnapshotKeeper(registry, router, gateway_id)
+        serving.open(keeper)
+        policies = PolicyBook(settings.policy_file)
+
+        async def boot() -> None:
+            secret = await keeper.first_secret()
+            key = hashlib.blake2b(secret, person=b"outbox", digest_size=32).digest()
+            recorder = Recorder(outbox, key)
+            serving.serve(
+                Deps(settings, keeper, secret, router, upstream, judge, policies, recorder)
+            )
+            await readiness.run()
+
+        tasks = [
+            group.create_task(work, name=name)
+            for name, work in (
+                ("snapshot", keeper.run()),
+                ("workers", watch.run()),
+                ("policies", _refresh_policies(policies)),
+                ("boot", boot()),
+            )
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _refresh_policies(policies: PolicyBook) -> None:
+    """Take over an edited policy file; a mistake in it keeps the policies that are held."""
+    while True:
+        await asyncio.sleep(1.0)
+        try:
+            await asyncio.to_thread(policies.refresh)
+        except Exception as error:
+            logger.error("the policy file cannot be used: %s", error)
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Give every error OpenAI's body."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, GatewayError)  # noqa: S101 (registered for this class only)
+        return error_response(error)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        where = f"{request.method} {request.url.path}"
+        if error.status_code == 405:
+            response = error_response(MethodNotAllowed(f"Not allowed: {where}."))
+            response.headers.update(error.headers or {})
+            return response
+        if error.status_code == 404:
+            return error_response(NotFound(f"Unknown request URL: {where}.", code="unknown_url"))
+        return error_response(InvalidRequest(str(error.detail)))
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        first = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"] if part != "body") or None
+        return error_response(InvalidRequest(f"{param or 'body'}: {first['msg']}", param=param))
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        logger.error("unexpected error", exc_info=error)
+        return error_response(GatewayError("Something went wrong in the gateway."))
+
+    app.add_exception_handler(GatewayError, ours)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, unexpected)

@@ -1,0 +1,85 @@
+"""A call on its way: what was asked, by whom, and what is known of the answer so far."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.registry.snapshot import Key, Version
+from gateway.serving.requests import ChatRequest, CompletionRequest
+from gateway.serving.router import Target
+from gateway.serving.turn import Turn
+from guardrails.stream import OutputGuard
+from guardrails.types import AuditEntry
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that was read and may be answered.
+
+    `request` goes to the worker; `asked` is the client's body, for the record. `session` is
+    what a rollout sticks to; `extra` is the form's own.
+    """
+
+    route: str
+    id_prefix: str
+    key: Key
+    model: str
+    request: ChatRequest | CompletionRequest
+    asked: bytes
+    request_id: str
+    session: str | None = None
+    stream: bool = False
+    wants_tokens: bool = False
+    wants_usage: bool = False
+    expected_choices: int = 1
+    extra: Any = None
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the worker is asked on its chat route."""
+        return isinstance(self.request, ChatRequest)
+
+
+@dataclass(slots=True)
+class Draft:
+    """The record of a call while it is being made; mutable, and owned by one request."""
+
+    call: Call
+    version: Version
+    id: str
+    started: float = field(default_factory=time.time)
+    clock: float = field(default_factory=time.monotonic)
+    first_token: float | None = None
+    target: Target | None = None
+    turn: Turn | None = None
+    audit: list[AuditEntry] = field(default_factory=list)
+    flagged: bool = False
+    outcome: str = "client_gone"
+    sent: bool = False
+
+    @property
+    def created(self) -> int:
+        """Seconds since the epoch, as OpenAI's `created`."""
+        return int(self.started)
+
+    @property
+    def model(self) -> str:
+        """The version that answers, `support@7`."""
+        return self.version.model
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the call began."""
+        return time.monotonic() - self.clock
+
+    def note_first_token(self) -> None:
+        """Note when the worker began to answer."""
+        if self.first_token is None:
+            self.first_token = time.monotonic() - self.clock
+
+    def judged(self, guard: OutputGuard) -> None:
+        """Take over what the output guards decided."""
+        self.audit += guard.audit
+        self.flagged |= guard.flagged

@@ -1,0 +1,146 @@
+"""The serving routes as plain ASGI endpoints: authenticate, admit, answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import aclosing
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.errors import GatewayError, PermissionDenied
+from gateway.serving.call import Call, Draft
+from gateway.serving.confidence import score
+from gateway.serving.forms import base
+from gateway.serving.http import (
+    ClientGone,
+    Header,
+    cancelled_when_gone,
+    header,
+    read_body,
+    send_error,
+    send_json,
+    start,
+)
+from gateway.serving.pipeline import begin, complete
+from gateway.serving.state import Serving
+
+logger = logging.getLogger(__name__)
+
+_ROLES = frozenset({"app", "admin", "trainer"})
+_SSE: list[Header] = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class ServingEndpoint:
+    """Answers one serving route in its form."""
+
+    def __init__(self, form: base.Form, serving: Serving) -> None:
+        self._form = form
+        self._serving = serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; errors become OpenAI's error body."""
+        request_id = "req_" + os.urandom(16).hex()
+        headers: list[Header] = [(b"x-request-id", request_id.encode())]
+        status = 200
+        try:
+            call = await self._read(scope, receive, request_id)
+            with self._serving.admitted():
+                draft = begin(call, self._serving.deps)
+                headers.append((b"x-adapter-version", draft.model.encode()))
+                if call.stream:
+                    await self._stream(draft, receive, send, headers)
+                else:
+                    await self._unary(draft, receive, send, headers)
+        except ClientGone:
+            status = 499
+        except GatewayError as error:
+            status = error.status
+            await send_error(send, error, headers)
+        finally:
+            self._serving.metrics.request(self._form.route, status)
+
+    async def _read(self, scope: Scope, receive: Receive, request_id: str) -> Call:
+        """Authenticate, then read; in this order, so that strangers cost little."""
+        key = self._serving.authenticate_header(header(scope, b"authorization"))
+        if key.role not in _ROLES:
+            raise PermissionDenied(
+                f"A key with the role '{key.role}' cannot call models; use an 'app' key."
+            )
+        limits = self._serving.settings.limits
+        body = await read_body(receive, limits.max_body_bytes)
+        read = self._form.read(body, limits)
+        return Call(
+            route=self._form.route,
+            id_prefix=self._form.id_prefix,
+            key=key,
+            model=read.model,
+            request=read.request,
+            asked=body,
+            request_id=request_id,
+            session=base.session_of(read, header(scope, b"x-session-id")),
+            stream=read.stream,
+            wants_tokens=read.wants_tokens,
+            wants_usage=read.wants_usage,
+            expected_choices=read.expected_choices,
+            extra=read.extra,
+        )
+
+    async def _unary(
+        self, draft: Draft, receive: Receive, send: Send, headers: list[Header]
+    ) -> None:
+        async with (
+            cancelled_when_gone(receive),
+            aclosing(complete(draft, self._serving.deps)) as events,
+        ):
+            collected = [event async for event in events]
+        body = self._form.writer(draft).unary(collected)
+        self._serving.metrics.answered(draft)
+        await send_json(send, body, [*headers, *_verdicts(draft)])
+
+    async def _stream(
+        self, draft: Draft, receive: Receive, send: Send, headers: list[Header]
+    ) -> None:
+        writer = self._form.writer(draft)
+        started = False
+        last = b""
+        try:
+            async with (
+                cancelled_when_gone(receive),
+                aclosing(complete(draft, self._serving.deps)) as events,
+            ):
+                async for event in events:
+                    data = b""
+                    if not started:
+                        # Not before the first event: until then a failure has a status of its own.
+                        await start(send, 200, [*_SSE, *headers])
+                        data, started = writer.opening(), True
+                    data += writer.event(event)
+                    if data:
+                        await send({"type": "http.response.body", "body": data, "more_body": True})
+            last = writer.closing()
+        except GatewayError as error:
+            if not started:
+                raise
+            logger.warning("stream %s broke off: %s", draft.id, error)
+            last = writer.failure(error)
+        self._serving.metrics.answered(draft)
+        await send({"type": "http.response.body", "body": last})
+
+
+def _verdicts(draft: Draft) -> list[Header]:
+    """Tell of a unary answer how sure the model was and what the guards did."""
+    headers: list[Header] = []
+    turn = draft.turn
+    first = turn.choices.get(0) if turn is not None else None
+    confidence = score(first.scores) if first is not None else None
+    if confidence is not None:
+        headers.append((b"x-confidence", f"{confidence.mean:.4f}".encode()))
+    actions = {entry.action for entry in draft.audit}
+    verdict = next((a for a in ("block", "redact", "flag", "annotate") if a in actions), "pass")
+    headers.append((b"x-guardrails", verdict.encode()))
+    return headers

@@ -1,0 +1,103 @@
+"""The edge between ASGI and the pipeline: bodies in, answers and errors out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from gateway.errors import BodyTooLarge, GatewayError
+
+_encode = msgspec.json.Encoder().encode
+JSON = (b"content-type", b"application/json")
+Header = tuple[bytes, bytes]
+
+
+class ClientGone(Exception):
+    """The client has closed its connection."""
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """Give a request header, or None. `name` is in lower case."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value).decode("latin-1")
+    return None
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """Read a request body. Raises `BodyTooLarge` past `limit` bytes, `ClientGone` on disconnect."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        if len(body) > limit:
+            raise BodyTooLarge(f"The request body may have at most {limit} bytes.")
+        return body
+    chunks, size = [body], len(body)
+    while message.get("more_body", False):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise BodyTooLarge(f"The request body may have at most {limit} bytes.")
+    return b"".join(chunks)
+
+
+@asynccontextmanager
+async def cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
+    """Cancel the block, and raise `ClientGone`, when the client closes its connection.
+
+    Leave the block before the end of the answer is sent: the server reports the end of an answer
+    like a disconnect.
+    """
+    task = asyncio.current_task()
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        if task is not None:
+            task.cancel()
+
+    watcher = asyncio.get_running_loop().create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone or (task is not None and task.uncancel() > 0):
+            raise
+        raise ClientGone from None
+    finally:
+        watcher.cancel()
+
+
+async def start(send: Send, status: int, headers: Iterable[Header]) -> None:
+    """Send the head of an answer."""
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+
+async def send_json(
+    send: Send, body: bytes, headers: Iterable[Header] = (), status: int = 200
+) -> None:
+    """Send a whole JSON answer."""
+    length = (b"content-length", str(len(body)).encode())
+    await start(send, status, [JSON, length, *headers])
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(send: Send, error: GatewayError, headers: Iterable[Header] = ()) -> None:
+    """Send OpenAI's error body."""
+    extra = list(headers)
+    if error.retry_after is not None:
+        extra.append((b"retry-after", str(error.retry_after).encode()))
+    if error.status == 401:
+        extra.append((b"www-authenticate", b"Bearer"))
+    await send_json(send, _encode(error.body), extra, error.status)

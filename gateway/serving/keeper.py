@@ -1,0 +1,72 @@
+"""Keeps the snapshot fresh, and tells the controller what this gateway holds and does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from gateway.errors import StoreUnavailable
+from gateway.registry.service import Registry
+from gateway.registry.snapshot import Snapshot
+from gateway.serving.router import Router
+
+logger = logging.getLogger(__name__)
+
+_POLL = 0.5
+
+
+class SnapshotKeeper:
+    """Reads the registry's revision twice a second, and the registry when it has changed."""
+
+    def __init__(self, registry: Registry, router: Router, gateway_id: str) -> None:
+        self.secret: bytes | None = None
+        self.store_up = False
+        self._registry = registry
+        self._router = router
+        self._id = gateway_id
+        self._lock = asyncio.Lock()
+        self._answered = asyncio.Event()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The latest snapshot. Raises `StoreUnavailable` while there never was one."""
+        snapshot = self._router.snapshot
+        if snapshot is None:
+            raise StoreUnavailable
+        return snapshot
+
+    async def first_secret(self) -> bytes:
+        """Wait for the store's first answer, and give the secret that ids are signed with."""
+        await self._answered.wait()
+        return self.secret or b""
+
+    async def refresh(self) -> None:
+        """Look now, for a change that this gateway itself has made."""
+        async with self._lock:
+            if self.secret is None:
+                self.secret = await asyncio.to_thread(self._registry.secret)
+            revision = await asyncio.to_thread(self._registry.revision)
+            held = self._router.snapshot
+            if held is None or held.revision != revision:
+                self._router.update(await asyncio.to_thread(self._registry.snapshot))
+            self._answered.set()
+
+    async def run(self) -> None:
+        """Keep going until cancelled; a store that is away is reported once."""
+        while True:
+            try:
+                await self.refresh()
+                await self._beat()
+                if not self.store_up:
+                    logger.info("the store answers")
+                self.store_up = True
+            except Exception as error:
+                if self.store_up or self._router.snapshot is None:
+                    logger.warning("the store does not answer: %s", error)
+                self.store_up = False
+            await asyncio.sleep(_POLL)
+
+    async def _beat(self) -> None:
+        revision = self.snapshot.revision
+        busy = self._router.busy()
+        await asyncio.to_thread(self._registry.heartbeat, self._id, revision, busy)

@@ -1,0 +1,69 @@
+"""From the name in a request to the version that answers: a pure function of the snapshot."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+from gateway.errors import ModelNotFound, NoWorker
+from gateway.registry.snapshot import Alias, Key, Snapshot, Version, VersionState
+
+_CALLABLE = frozenset({VersionState.CANDIDATE, VersionState.SERVING})
+SHARED = "*"
+
+
+def alias_of(model: str, key: Key, snapshot: Snapshot) -> Alias:
+    """Find the alias that `model` (`support` or `support@7`) speaks of, as this key may see it.
+
+    Raises `ModelNotFound` for what does not exist and for what the key may not call, alike.
+    """
+    name = model.partition("@")[0]
+    alias = snapshot.aliases.get((key.tenant, name)) or snapshot.aliases.get((SHARED, name))
+    if alias is None or (key.aliases is not None and name not in key.aliases):
+        raise _unknown(model)
+    return alias
+
+
+def resolve(model: str, alias: Alias, session: str | None, snapshot: Snapshot) -> Version:
+    """Give the version to call.
+
+    `alias@version` pins one. An alias leads to its stable version, or by the rollout's weight to
+    the candidate: sticky by `session`, random per call without one; raising the weight only ever
+    moves callers from stable to candidate.
+    """
+    _, pinned, number = model.partition("@")
+    if pinned:
+        return _pinned(model, alias, number, snapshot)
+    if alias.candidate is not None and _share(alias.name, session) < alias.weight:
+        return alias.candidate
+    if alias.stable is None:
+        raise ModelNotFound(
+            f"The model '{model}' has no promoted version yet: promote one, or call a version "
+            f"such as '{model}@1'."
+        )
+    return alias.stable
+
+
+def _pinned(model: str, alias: Alias, number: str, snapshot: Snapshot) -> Version:
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise _unknown(model)
+    version = snapshot.versions.get((alias.tenant, alias.name, int(number)))
+    if version is None or version.draining:
+        raise _unknown(model)
+    if version.is_base or version.state in _CALLABLE:
+        return version
+    if version.state in (VersionState.REGISTERED, VersionState.VERIFYING):
+        raise NoWorker(f"The model '{model}' is being loaded and verified: try again shortly.")
+    raise _unknown(model)
+
+
+def _share(alias: str, session: str | None) -> float:
+    """A number in [0, 1) that stays the same for a session."""
+    if session is None:
+        return random.random()  # noqa: S311 (a share of traffic, no secret)
+    digest = hashlib.blake2b(f"{alias}\0{session}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _unknown(model: str) -> ModelNotFound:
+    return ModelNotFound(f"The model '{model}' does not exist or you do not have access to it.")

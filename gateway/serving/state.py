@@ -1,0 +1,91 @@
+"""What the routes of one gateway process share; built by the lifespan, never global."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from feedback.outbox import Outbox
+from gateway.errors import Overloaded, StoreUnavailable, Unauthenticated
+from gateway.registry.service import Registry
+from gateway.registry.snapshot import Key
+from gateway.serving.keeper import SnapshotKeeper
+from gateway.serving.metrics import Metrics
+from gateway.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from gateway.serving.pipeline import Deps
+
+
+class Serving:
+    """Keys, admission, and the way to the pipeline's parts."""
+
+    def __init__(self, settings: GatewaySettings, registry: Registry) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.metrics = Metrics()
+        self.in_flight = 0
+        self.outbox: Outbox | None = None
+        self._keeper: SnapshotKeeper | None = None
+        self._deps: Deps | None = None
+
+    def open(self, keeper: SnapshotKeeper) -> None:
+        """Begin: keys can be checked once the keeper has a snapshot."""
+        self._keeper = keeper
+
+    def serve(self, deps: Deps) -> None:
+        """All parts are there."""
+        self._deps = deps
+
+    @property
+    def keeper(self) -> SnapshotKeeper:
+        """The snapshot's keeper. Raises `StoreUnavailable` before start."""
+        if self._keeper is None:
+            raise StoreUnavailable
+        return self._keeper
+
+    @property
+    def deps(self) -> Deps:
+        """The pipeline's parts. Raises `StoreUnavailable` until they are there."""
+        if self._deps is None:
+            raise StoreUnavailable
+        return self._deps
+
+    def authenticate(self, headers: Mapping[str, str]) -> Key:
+        """Give the key of a request. Raises `Unauthenticated`, or `StoreUnavailable`."""
+        return self.authenticate_header(headers.get("authorization"))
+
+    def authenticate_header(self, authorization: str | None) -> Key:
+        """Give the key for an `Authorization` header; a store that is away is never a 401."""
+        scheme, _, secret = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not secret:
+            raise Unauthenticated(
+                "You didn't provide an API key: send it as `Authorization: Bearer sk-...`."
+            )
+        digest = hashlib.sha256(secret.strip().encode("latin-1", "replace")).hexdigest()
+        key = self.keeper.snapshot.keys.get(digest)
+        if key is None:
+            if not self.keeper.store_up:
+                raise StoreUnavailable
+            raise Unauthenticated
+        if key.expires_at is not None and key.expires_at <= time.time():
+            raise Unauthenticated("This API key has expired.", code="invalid_api_key")
+        return key
+
+    async def refresh(self) -> None:
+        """Make a change of the registry visible here at once."""
+        await self.keeper.refresh()
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Count a call while it runs. Raises `Overloaded` past the bound."""
+        if self.in_flight >= self.settings.limits.max_in_flight:
+            raise Overloaded
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
