@@ -1,0 +1,296 @@
+"""The controller with fake workers and a registry in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.controller.loops import Controller
+from gateway.errors import StoreUnavailable
+from gateway.registry.records import GatewayBeat
+from gateway.registry.snapshot import (
+    Effect,
+    Placement,
+    Snapshot,
+    Version,
+    VersionState,
+    WorkerSpec,
+)
+from tests.unit.gateway.workers.fake import FakeWorker, fingerprint, version
+
+
+class MemoryStore:
+    """As much of the registry as the controller uses."""
+
+    def __init__(self, *versions: Version) -> None:
+        self.count = 0
+        self.down = False
+        self.versions = {v.id: v for v in versions}
+        self.placed: dict[tuple[str, int], Placement] = {}
+        self.specs: dict[str, WorkerSpec] = {}
+        self.workers: dict[str, bool] = {}
+        self.reasons: list[tuple[int, VersionState, str]] = []
+        self.beats: tuple[GatewayBeat, ...] = ()
+        self.references = {v.id: fingerprint() for v in versions}
+        self.holder: str | None = None
+
+    def _ask(self) -> None:
+        if self.down:
+            raise StoreUnavailable
+
+    def prepare(self) -> None:
+        self._ask()
+
+    def revision(self) -> int:
+        self._ask()
+        return self.count
+
+    def snapshot(self) -> Snapshot:
+        self._ask()
+        placements: dict[int, tuple[Placement, ...]] = {}
+        for placement in list(self.placed.values()):
+            before = placements.get(placement.version_id, ())
+            placements[placement.version_id] = (*before, placement)
+        versions = {(v.tenant, v.alias, v.number): v for v in list(self.versions.values())}
+        return Snapshot(self.count, {}, {}, versions, dict(self.specs), placements)
+
+    def change(self, changed: Version) -> None:
+        self.count += 1
+        self.versions[changed.id] = changed
+
+    def retire(self, version_id: int) -> None:
+        ended = replace(self.versions[version_id], state=VersionState.RETIRED)
+        self.change(replace(ended, draining=True, draining_since=self.count + 1))
+
+    def set_state(self, version_id: int, state: VersionState, reason: str, actor: str) -> None:
+        self._ask()
+        self.reasons.append((version_id, state, reason))
+        self.change(replace(self.versions[version_id], state=state))
+
+    def record_placement(self, placement: Placement) -> None:
+        self._ask()
+        self.count += 1
+        self.placed[(placement.worker, placement.version_id)] = placement
+
+    def drop_placements(
+        self, worker: str, version_ids: Iterable[int] | None = None, *, boot: str | None = None
+    ) -> bool:
+        self._ask()
+        self.count += 1
+        for version_id in version_ids or ():
+            self.placed.pop((worker, version_id), None)
+        return True
+
+    def record_worker(
+        self,
+        name: str,
+        *,
+        boot: str,
+        healthy: bool,
+        detail: str = "",
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._ask()
+        self.workers[name] = healthy
+
+    def live_gateways(self) -> tuple[GatewayBeat, ...]:
+        return self.beats
+
+    def reference(self, version_id: int) -> Mapping[str, Any] | None:
+        return self.references.get(version_id)
+
+    def adopt_reference(self, version_id: int, made: Mapping[str, Any], worker: str) -> bool:
+        return False
+
+    def upsert_worker(self, spec: WorkerSpec) -> None:
+        self._ask()
+        self.count += 1
+        self.specs[spec.name] = spec
+
+    def acquire_lease(self, name: str, holder: str, ttl_s: float) -> bool:
+        self._ask()
+        self.holder = self.holder or holder
+        return self.holder == holder
+
+    def release_lease(self, name: str, holder: str) -> bool:
+        self.holder = None
+        return True
+
+
+@asynccontextmanager
+async def controlling(
+    store: MemoryStore, *workers: FakeWorker, room: int = 4
+) -> AsyncIterator[None]:
+    known = {worker.spec.name: worker for worker in workers}
+    controller = Controller(
+        store,
+        lambda spec: known[spec.name],
+        [worker.spec for worker in workers],
+        holder="me",
+        max_cpu_loras=room,
+        step_s=0.02,
+        probe_s=0.02,
+    )
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(controller.run())
+        yield
+        task.cancel()
+
+
+async def until(
+    condition: Callable[[], bool], pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await pause(0.01)
+
+
+def effect(store: MemoryStore, worker: str = "w1", version_id: int = 1) -> Effect | None:
+    placement = store.placed.get((worker, version_id))
+    return placement.effect if placement else None
+
+
+async def test_a_registered_version_becomes_a_candidate_everywhere() -> None:
+    store, workers = MemoryStore(version(1)), [FakeWorker("w1"), FakeWorker("w2")]
+    async with controlling(store, *workers):
+        await until(lambda: len(store.placed) == 2)
+        await until(lambda: store.versions[1].state is VersionState.CANDIDATE)
+    states = [state for _, state, _ in store.reasons]
+    assert states[0] is VersionState.VERIFYING
+    assert states[-1] is VersionState.CANDIDATE
+    assert store.workers == {"w1": True, "w2": True}
+    assert store.holder is None
+
+
+async def test_a_version_that_has_no_effect_is_rejected_and_taken_off() -> None:
+    store, worker = MemoryStore(version(1)), FakeWorker()
+    worker.delta = 0.0
+    async with controlling(store, worker):
+        await until(lambda: store.versions[1].state is VersionState.REJECTED)
+        store.retire(1)
+        await until(lambda: not worker.loaded)
+    assert "base model answers" in store.reasons[-1][2]
+    assert not any(p.routable for p in store.placed.values())
+
+
+async def test_a_refused_load_is_the_reason_of_the_rejection() -> None:
+    store, worker = MemoryStore(version(1)), FakeWorker()
+    worker.refuse = "rank 64 is too large"
+    async with controlling(store, worker):
+        await until(lambda: store.versions[1].state is VersionState.REJECTED)
+    assert "rank 64 is too large" in store.reasons[-1][2]
+
+
+async def test_a_fault_that_passes_rejects_nothing() -> None:
+    store, worker = MemoryStore(version(1)), FakeWorker()
+    worker.delta = 0.0
+    async with controlling(store, worker):
+        await until(lambda: effect(store) is Effect.NO_EFFECT)
+        worker.delta = 1.0
+        await until(lambda: store.versions[1].state is VersionState.CANDIDATE)
+
+
+async def test_a_restarted_worker_is_proven_again() -> None:
+    store, worker = MemoryStore(version(1, state=VersionState.SERVING)), FakeWorker()
+    async with controlling(store, worker):
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+        worker.restart()
+        await until(lambda: ("w1", 1) in store.placed and store.placed["w1", 1].boot == "101.00")
+    assert worker.log.count(f"load {version(1).worker_name}") == 2
+
+
+async def test_a_worker_that_does_not_tell_its_boot_is_proven_again() -> None:
+    store, worker = MemoryStore(version(1, state=VersionState.SERVING)), FakeWorker()
+    worker.boot = None
+    async with controlling(store, worker):
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+        first = store.placed["w1", 1].boot
+        worker.restart()
+        await until(lambda: ("w1", 1) in store.placed and store.placed["w1", 1].boot != first)
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+
+
+async def test_a_retired_version_waits_for_busy_gateways() -> None:
+    one = version(1, state=VersionState.SERVING)
+    store, worker = MemoryStore(one), FakeWorker()
+    async with controlling(store, worker):
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+        beat = GatewayBeat("g", "host", 0, frozenset(), 0.0)
+        store.beats = (beat,)
+        store.retire(1)
+        await asyncio.sleep(0.3)
+        assert worker.loaded
+        store.beats = (replace(beat, revision=store.count, busy=frozenset({one.worker_name})),)
+        await asyncio.sleep(0.3)
+        assert worker.loaded
+        store.beats = (replace(beat, revision=store.count),)
+        await until(lambda: not worker.loaded)
+        await until(lambda: not store.placed)
+
+
+async def test_what_does_not_fit_makes_room_in_two_phases() -> None:
+    old, new = version(1, state=VersionState.CANDIDATE), version(2)
+    store, worker = MemoryStore(old), FakeWorker()
+    store.references[2] = fingerprint()
+    async with controlling(store, worker, room=1):
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+        beat = GatewayBeat("g", "host", store.count, frozenset(), 0.0)
+        store.beats = (beat,)
+        store.change(new)
+        await until(lambda: ("w1", 1) not in store.placed)
+        await asyncio.sleep(0.2)
+        assert old.worker_name in worker.loaded
+        store.beats = (replace(beat, revision=store.count),)
+        await until(lambda: effect(store, version_id=2) is Effect.EFFECTIVE)
+    assert set(worker.loaded) == {new.worker_name}
+
+
+async def test_a_failing_worker_does_not_stop_the_others() -> None:
+    store = MemoryStore(version(1), version(2))
+    bad, good = FakeWorker("bad"), FakeWorker("good")
+
+    async def explode(name: str, path: str) -> None:
+        raise RuntimeError("a bug")
+
+    bad.load = explode  # type: ignore[method-assign]
+    async with controlling(store, bad, good):
+        await until(lambda: {("good", 1), ("good", 2)} <= set(store.placed))
+        await until(lambda: store.versions[2].state is VersionState.CANDIDATE)
+        bad.load = good.load  # type: ignore[method-assign]
+
+
+async def test_a_slow_worker_does_not_stop_the_others() -> None:
+    store = MemoryStore(version(1))
+    slow, good = FakeWorker("slow"), FakeWorker("good")
+    slow.pause = 60
+    async with controlling(store, slow, good):
+        await until(lambda: store.versions[1].state is VersionState.CANDIDATE)
+
+
+async def test_a_store_that_is_down_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "gateway.controller.loops")
+    store, worker = MemoryStore(version(1)), FakeWorker()
+    async with controlling(store, worker):
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+        store.down = True
+        await asyncio.sleep(0.5)
+        store.down = False
+        worker.restart()
+        await until(lambda: ("w1", 1) in store.placed and store.placed["w1", 1].boot == "101.00")
+    lines = [r.message for r in caplog.records if r.name == "gateway.controller.loops"]
+    assert len([line for line in lines if "goes on trying" in line]) == 1
+    assert len([line for line in lines if "works again" in line]) == 1
+
+
+async def test_who_does_not_lead_touches_nothing() -> None:
+    store, worker = MemoryStore(version(1)), FakeWorker()
+    store.holder = "another"
+    async with controlling(store, worker):
+        await asyncio.sleep(0.3)
+    assert worker.log == []
+    assert store.specs == {"w1": worker.spec}

@@ -1,0 +1,156 @@
+"""What should be where, and what follows from what was seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.controller.desired import (
+    VERDICTS,
+    Step,
+    Trial,
+    desired,
+    drained,
+    next_step,
+    plan,
+)
+from gateway.registry.snapshot import Alias, Effect, Placement, Snapshot, Version, VersionState
+from gateway.workers.probe import Observed
+from tests.unit.gateway.workers.fake import base_version, version
+
+BASE = frozenset({"base@0"})
+
+
+def snapshot(versions: list[Version], *aliases: Alias) -> Snapshot:
+    return Snapshot(
+        revision=1,
+        keys={},
+        aliases={(a.tenant, a.name): a for a in aliases},
+        versions={(v.tenant, v.alias, v.number): v for v in versions},
+        workers={},
+    )
+
+
+def seen(*adapters: str, worker: str = "w1", boot: str = "1.00", healthy: bool = True) -> Observed:
+    return Observed(worker, healthy, boot, BASE | set(adapters), BASE)
+
+
+def placed(
+    version_id: int, effect: Effect = Effect.EFFECTIVE, boot: str = "1.00", worker: str = "w1"
+) -> Placement:
+    return Placement(worker, version_id, boot, effect, "why")
+
+
+def test_what_aliases_need_comes_first_then_the_newest() -> None:
+    versions = [version(i) for i in range(1, 8)]
+    alias = Alias("support", "default", versions[1], versions[0], versions[2], 0.1)
+    made = desired(snapshot([base_version(), *versions], alias), 5)
+    assert [v.id for v in made] == [2, 3, 1, 7, 6]
+
+
+@given(st.lists(st.sampled_from(VersionState), max_size=12), st.integers(0, 6))
+def test_desired_versions_live_and_fit(states: list[VersionState], room: int) -> None:
+    versions = [version(i + 1, state=state) for i, state in enumerate(states)]
+    made = desired(snapshot(versions), room)
+    assert len(made) <= room
+    assert len({v.id for v in made}) == len(made)
+    ended = (VersionState.RETIRED, VersionState.REJECTED)
+    assert not [v for v in made if v.state in ended]
+
+
+def test_draining_versions_are_not_desired() -> None:
+    assert desired(snapshot([version(1, draining_since=4)]), 8) == ()
+
+
+def test_a_missing_version_is_to_be_proven() -> None:
+    one = version(1)
+    assert plan(seen(), [one], {1: one}, ()).prove == (one,)
+
+
+def test_a_proven_version_is_left_alone() -> None:
+    one = version(1)
+    todo = plan(seen(one.worker_name), [one], {1: one}, [placed(1)])
+    assert (todo.prove, todo.forget, todo.drain) == ((), (), ())
+
+
+def test_placements_of_a_dead_boot_are_forgotten() -> None:
+    one = version(1)
+    todo = plan(seen(one.worker_name, boot="2.00"), [one], {1: one}, [placed(1)])
+    assert todo.forget == (1,)
+    assert todo.prove == (one,)
+
+
+def test_placements_without_their_name_are_forgotten() -> None:
+    one = version(1)
+    assert plan(seen(), [one], {1: one}, [placed(1)]).forget == (1,)
+
+
+def test_a_bad_verdict_is_to_be_proven_again() -> None:
+    one = version(1)
+    todo = plan(seen(one.worker_name), [one], {1: one}, [placed(1, Effect.NO_EFFECT)])
+    assert todo.prove == (one,)
+
+
+def test_only_our_own_names_are_drained() -> None:
+    retired = version(2, draining_since=5)
+    lost, foreign = "old@3-0123abcd", "somebody-elses-adapter"
+    shown = seen(retired.worker_name, lost, foreign)
+    assert plan(shown, [], {2: retired}, ()).drain == (lost, retired.worker_name)
+
+
+FAILED = Trial("1.00", VERDICTS, VERDICTS, 0.0, "no effect")
+
+
+def test_one_proof_makes_a_candidate() -> None:
+    fleet = {"w1": seen(), "w2": seen(worker="w2")}
+    trials = {("w2", 1): FAILED}
+    step = next_step(version(1), [placed(1)], fleet, trials)
+    assert step == Step(VersionState.CANDIDATE, "w1: why")
+
+
+def test_a_proof_of_another_boot_is_none() -> None:
+    assert next_step(version(1), [placed(1, boot="0.00")], {"w1": seen()}, {}) is None
+
+
+def test_every_healthy_worker_must_speak_against_it() -> None:
+    fleet = {"w1": seen(), "w2": seen(worker="w2")}
+    trials = {("w1", 1): FAILED}
+    assert next_step(version(1), (), fleet, trials) is None
+    fleet["w2"] = seen(worker="w2", healthy=False)
+    step = next_step(version(1), (), fleet, trials)
+    assert step == Step(VersionState.REJECTED, "w1: no effect")
+
+
+def test_one_bad_verdict_is_not_enough() -> None:
+    trials = {("w1", 1): replace(FAILED, verdicts=VERDICTS - 1)}
+    assert next_step(version(1), (), {"w1": seen()}, trials) is None
+
+
+def test_verdicts_of_another_boot_do_not_count() -> None:
+    trials = {("w1", 1): replace(FAILED, boot="0.00")}
+    assert next_step(version(1), (), {"w1": seen()}, trials) is None
+
+
+def test_nobody_healthy_decides_nothing() -> None:
+    assert next_step(version(1), (), {}, {}) is None
+
+
+def test_versions_that_serve_are_not_rejected_here() -> None:
+    serving = version(1, state=VersionState.SERVING)
+    assert next_step(serving, (), {"w1": seen()}, {("w1", 1): FAILED}) is None
+
+
+beats = st.lists(
+    st.tuples(st.integers(0, 9), st.sets(st.sampled_from(["a", "b"])).map(frozenset)), max_size=5
+)
+
+
+@given(beats, st.integers(0, 9))
+def test_drained_means_that_nobody_can_still_call(
+    live: list[tuple[int, frozenset[str]]], since: int
+) -> None:
+    stale = any(revision < since for revision, _ in live)
+    busy = any("a" in names for _, names in live)
+    assert drained("a", since, live) == (not stale and not busy)
