@@ -29,7 +29,7 @@ class ModerationText(RequestStruct, tag_field="type", tag="text"):
 class ModerationRequest(RequestStruct):
     """`POST /v1/moderations`."""
 
-    input: str | list[str] | list[ModerationText]
+    input: str | list[str | ModerationText]
     model: str | None = None
 
 

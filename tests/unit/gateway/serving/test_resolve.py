@@ -1,0 +1,97 @@
+"""An alias leads to one version; a rollout sticks to its callers."""
+
+import itertools
+from types import MappingProxyType
+
+import pytest
+
+from gateway.errors import ModelNotFound, NoWorker
+from gateway.registry.snapshot import Alias, Key, Snapshot, Version, VersionState
+from gateway.serving.resolve import alias_of, resolve
+
+KEY = Key(1, "acme", "acme", "app", None, None)
+
+
+def version(number: int, state: VersionState = VersionState.SERVING, **more: object) -> Version:
+    return Version(
+        id=number,
+        tenant="acme",
+        alias="support",
+        number=number,
+        sha256=f"{number:064x}",
+        path="",
+        base_model="m",
+        rank=8,
+        state=state,
+        **more,
+    )
+
+
+def snapshot(*versions: Version, **alias: object) -> Snapshot:
+    entry = Alias(**{"name": "support", "tenant": "acme", "stable": None, **alias})
+    return Snapshot(
+        revision=1,
+        keys={},
+        aliases=MappingProxyType({("acme", "support"): entry}),
+        versions=MappingProxyType({("acme", "support", v.number): v for v in versions}),
+        workers={},
+    )
+
+
+def call(name: str, held: Snapshot, session: str | None = None, key: Key = KEY) -> Version:
+    return resolve(name, alias_of(name, key, held), session, held)
+
+
+def test_an_alias_leads_to_its_stable_version() -> None:
+    assert call("support", snapshot(version(1), stable=version(1))).number == 1
+
+
+def test_a_version_can_be_pinned() -> None:
+    held = snapshot(version(1), version(2, VersionState.CANDIDATE), stable=version(1))
+    assert call("support@2", held).number == 2
+
+
+@pytest.mark.parametrize("name", ["other", "support@9", "support@x", "support@", "support@-1"])
+def test_what_does_not_exist_is_not_found(name: str) -> None:
+    with pytest.raises(ModelNotFound):
+        call(name, snapshot(version(1), stable=version(1)))
+
+
+def test_other_tenants_and_forbidden_aliases_look_the_same_as_missing_ones() -> None:
+    held = snapshot(version(1), stable=version(1))
+    for key in (
+        Key(2, "other", "x", "app", None, None),
+        Key(3, "acme", "x", "app", frozenset({"base"}), None),
+    ):
+        with pytest.raises(ModelNotFound):
+            call("support", held, key=key)
+
+
+def test_retired_rejected_and_draining_versions_cannot_be_called() -> None:
+    held = snapshot(
+        version(1, VersionState.RETIRED),
+        version(2, VersionState.REJECTED),
+        version(3, draining=True),
+    )
+    for number in (1, 2, 3):
+        with pytest.raises(ModelNotFound):
+            call(f"support@{number}", held)
+
+
+def test_a_version_that_is_still_verified_is_a_wait_not_a_404() -> None:
+    with pytest.raises(NoWorker):
+        call("support@1", snapshot(version(1, VersionState.VERIFYING)))
+
+
+def test_a_rollout_is_sticky_and_a_higher_weight_only_moves_callers_to_the_candidate() -> None:
+    stable, candidate = version(1), version(2, VersionState.CANDIDATE)
+    sessions = [f"user-{number}" for number in range(400)]
+    moved: list[set[str]] = []
+    for weight in (0.0, 0.1, 0.5, 1.0):
+        held = snapshot(stable, candidate, stable=stable, candidate=candidate, weight=weight)
+        chosen = {s for s in sessions if call("support", held, s).number == 2}
+        assert chosen == {s for s in sessions if call("support", held, s).number == 2}
+        assert abs(len(chosen) / len(sessions) - weight) < 0.08
+        moved.append(chosen)
+    for smaller, larger in itertools.pairwise(moved):
+        assert smaller <= larger
