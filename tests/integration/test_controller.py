@@ -65,7 +65,7 @@ async def controlling(settings: GatewaySettings, registry: Registry) -> AsyncIte
 
 async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
-        while not await asyncio.to_thread(condition):
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 (another process changes it)
             await asyncio.sleep(0.05)
 
 
