@@ -91,17 +91,14 @@ def _read_object(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _MAX_JSON_BYTES:
         _fault(path.name, None, f"is larger than {_MAX_JSON_BYTES} bytes")
     try:
-        # NaN and Infinity are no JSON, and databases refuse them.
-        value = json.loads(path.read_bytes(), parse_constant=_no_constant)
+        value = json.loads(path.read_bytes())
+        # NaN and half a surrogate pair are no JSON for databases and clients: they end here.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidAdapter(f"{path.name}: is not valid JSON.", param=path.name) from error
     if not isinstance(value, dict):
         _fault(path.name, None, "must hold a JSON object")
     return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
 
 
 def _check_base_model(config: Mapping[str, Any], base_model: str) -> None:

@@ -9,9 +9,14 @@ from gateway.registry.errors import InvalidName
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
+def is_name(name: str) -> bool:
+    """Whether this may be the name of an alias or a tenant."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str, what: str = "alias") -> str:
     """Give `name` back where it is allowed. Raises `InvalidName`."""
-    if _NAME.fullmatch(name) is None:
+    if not is_name(name):
         shown = name if len(name) <= 80 else name[:80] + "..."
         raise InvalidName(f"{shown!r} is no {what} name. {InvalidName.__doc__}", param=what)
     return name

@@ -1,0 +1,177 @@
+"""Adapters: register, look, promote, roll back, roll out, retire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+
+from gateway.admin.access import (
+    ADMINS,
+    PUBLISHERS,
+    READERS,
+    Backstage,
+    actor_of,
+    backstage,
+    check_sees,
+    needs,
+    publish,
+    sees,
+)
+from gateway.admin.schemas import (
+    MAX_INT,
+    AliasDetailOut,
+    AliasList,
+    AliasOut,
+    AliasSummaryOut,
+    ErrorBody,
+    ImportRequest,
+    PromoteRequest,
+    RetireRequest,
+    RolloutRequest,
+    VersionOut,
+)
+from gateway.admin.sources import read_source
+from gateway.registry.names import check_name
+from gateway.registry.snapshot import Key
+from gateway.registry.storage import Source
+
+Reader = Annotated[Key, Depends(needs(*READERS))]
+Publisher = Annotated[Key, Depends(needs(*PUBLISHERS))]
+Admin = Annotated[Key, Depends(needs(*ADMINS))]
+Behind = Annotated[Backstage, Depends(backstage)]
+AliasName = Annotated[str, Path(description="the name that apps call")]
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "description": "adapter_config.json, adapter_model.safetensors, "
+                            "and manifest.json where there is one",
+                            "items": {"type": "string", "format": "binary"},
+                        }
+                    },
+                }
+            },
+            "application/json": {"schema": ImportRequest.model_json_schema()},
+        },
+    }
+}
+
+
+async def _source(
+    alias: AliasName, request: Request, behind: Behind, key: Publisher
+) -> AsyncIterator[Source]:
+    """Read the files, once key and name are known to be good: mistakes cost little."""
+    check_name(alias)
+    check_sees(key, alias)
+    async with read_source(request, behind.settings) as source:
+        yield source
+
+
+def create_router() -> APIRouter:
+    """Make the routes under `/adapters`."""
+    router = APIRouter(prefix="/adapters", tags=["adapters"])
+    missing: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody}}
+    refused: dict[int | str, dict[str, Any]] = {**missing, 409: {"model": ErrorBody}}
+    router.add_api_route("", list_adapters, methods=["GET"])
+    router.add_api_route("/{alias}", get_adapter, methods=["GET"], responses=missing)
+    router.add_api_route(
+        "/{alias}/versions",
+        register,
+        methods=["POST"],
+        status_code=201,
+        responses={200: {"model": VersionOut}, 413: {"model": ErrorBody}},
+        openapi_extra=_BODY,
+    )
+    for path, endpoint in (
+        ("/{alias}/promote", promote),
+        ("/{alias}/rollback", rollback),
+        ("/{alias}/rollout", rollout),
+        ("/{alias}/versions/{number}/retire", retire),
+    ):
+        router.add_api_route(path, endpoint, methods=["POST"], responses=refused)
+    return router
+
+
+def list_adapters(key: Reader, behind: Behind) -> AliasList:
+    """List every alias that the key sees, the base model's too, with its versions."""
+    found = behind.registry.describe_all(key.tenant)
+    return AliasList(data=[AliasSummaryOut.summary(a) for a in found if sees(key, a.alias.name)])
+
+
+def get_adapter(alias: AliasName, key: Reader, behind: Behind) -> AliasDetailOut:
+    """Tell all of an alias: its versions, their records, and the workers that have them."""
+    check_sees(key, alias)
+    return AliasDetailOut.full(behind.registry.describe(key.tenant, alias))
+
+
+def register(
+    alias: AliasName,
+    key: Publisher,
+    behind: Behind,
+    source: Annotated[Source, Depends(_source)],
+    response: Response,
+) -> VersionOut:
+    """Register the alias's next version: 201, or 200 where it has these very files already.
+
+    The version is checked on arrival, and then loaded and verified by the controller; it can be
+    promoted once its state is `candidate`.
+    """
+    added = behind.registry.add(key.tenant, alias, source, actor_of(key))
+    response.status_code = 201 if added.created else 200
+    publish(behind)
+    return VersionOut.of(added.version)
+
+
+def promote(alias: AliasName, body: PromoteRequest, key: Admin, behind: Behind) -> AliasOut:
+    """Make a verified version the stable one; the one before stays warm. Ends a rollout."""
+    check_sees(key, alias)
+    moved = behind.registry.promote(key.tenant, alias, body.version, actor_of(key))
+    publish(behind)
+    return AliasOut.of(moved)
+
+
+def rollback(alias: AliasName, key: Admin, behind: Behind) -> AliasOut:
+    """Stop the rollout under way; where there is none, go back to the previous version."""
+    check_sees(key, alias)
+    moved = behind.registry.rollback(key.tenant, alias, actor_of(key))
+    publish(behind)
+    return AliasOut.of(moved)
+
+
+def rollout(alias: AliasName, body: RolloutRequest, key: Admin, behind: Behind) -> AliasOut:
+    """Send the first share of the callers to a verified candidate.
+
+    Only `steps[0]` takes effect; the rest is kept in the alias's record. Go on by calling again
+    with the next share first, or end with promote or rollback.
+    """
+    check_sees(key, alias)
+    moved = behind.registry.set_rollout(
+        key.tenant, alias, body.version, body.steps[0], actor_of(key), {"steps": body.steps}
+    )
+    publish(behind)
+    return AliasOut.of(moved)
+
+
+def retire(
+    alias: AliasName,
+    number: Annotated[int, Path(ge=0, le=MAX_INT)],
+    key: Admin,
+    behind: Behind,
+    body: RetireRequest | None = None,
+) -> VersionOut:
+    """End a version that no alias leads to: it gets no more calls, then workers drop it."""
+    check_sees(key, alias)
+    reason = body.reason if body is not None else ""
+    version = behind.registry.retire(key.tenant, alias, number, actor_of(key), reason)
+    publish(behind)
+    return VersionOut.of(version)

@@ -1,0 +1,79 @@
+"""API keys of the caller's tenant."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Response
+
+from gateway.admin.access import ADMINS, Backstage, backstage, needs, publish
+from gateway.admin.schemas import MAX_INT, ErrorBody, KeyList, KeyOut, KeyRequest, NewKeyOut
+from gateway.errors import Conflict, InvalidRequest, PermissionDenied
+from gateway.registry.snapshot import Key
+
+Behind = Annotated[Backstage, Depends(backstage)]
+
+
+async def _key_keeper(key: Annotated[Key, Depends(needs(*ADMINS))]) -> Key:
+    """Give an admin's key that covers every alias: another could make itself a wider one."""
+    if key.aliases is not None:
+        raise PermissionDenied("This key covers some aliases only, so it may not manage keys.")
+    return key
+
+
+KeyKeeper = Annotated[Key, Depends(_key_keeper)]
+
+
+def create_router() -> APIRouter:
+    """Make the routes under `/keys`."""
+    router = APIRouter(prefix="/keys", tags=["keys"])
+    missing: dict[int | str, dict[str, Any]] = {
+        404: {"model": ErrorBody},
+        409: {"model": ErrorBody},
+    }
+    router.add_api_route("", list_keys, methods=["GET"])
+    router.add_api_route("", create_key, methods=["POST"], status_code=201)
+    router.add_api_route("/{key_id}", revoke_key, methods=["DELETE"], responses=missing)
+    return router
+
+
+def list_keys(key: KeyKeeper, behind: Behind) -> KeyList:
+    """List the tenant's keys; secrets are not kept."""
+    return KeyList(data=[KeyOut.of(info) for info in behind.registry.list_keys(key.tenant)])
+
+
+def create_key(body: KeyRequest, key: KeyKeeper, behind: Behind, response: Response) -> NewKeyOut:
+    """Make a key in the caller's tenant. Its secret is in this answer and nowhere else."""
+    if body.expires_at is not None and body.expires_at <= time.time():
+        raise InvalidRequest("expires_at lies in the past.", param="expires_at")
+    secret, made = behind.registry.create_key(
+        tenant=key.tenant,
+        owner=body.owner,
+        role=body.role,
+        aliases=body.aliases,
+        purpose=body.purpose,
+        expires_at=body.expires_at,
+    )
+    publish(behind)
+    response.headers["cache-control"] = "no-store"
+    return NewKeyOut(
+        id=made.id,
+        key=secret,
+        owner=made.owner,
+        role=made.role,
+        aliases=sorted(made.aliases) if made.aliases is not None else None,
+        purpose=made.purpose,
+        expires_at=made.expires_at,
+    )
+
+
+def revoke_key(
+    key_id: Annotated[int, Path(ge=1, le=MAX_INT)], key: KeyKeeper, behind: Behind
+) -> KeyOut:
+    """End a key of the tenant for good."""
+    if key_id == key.id:
+        raise Conflict("This key signs this very call: revoke it with another one.")
+    info = behind.registry.revoke_key(key.tenant, key_id)
+    publish(behind)
+    return KeyOut.of(info)

@@ -1,0 +1,21 @@
+"""The admin API's router, mounted under `/admin/v1`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from gateway.admin import adapters, keys, workers
+from gateway.admin.schemas import ErrorBody
+
+
+def create_admin_router() -> APIRouter:
+    """Make the router. It expects `app.state.serving` (`gateway.admin.access.Backstage`)."""
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorBody} for status in (400, 401, 403, 503)
+    }
+    router = APIRouter(responses=errors)
+    for part in (adapters.create_router(), workers.create_router(), keys.create_router()):
+        router.include_router(part)
+    return router

@@ -1,0 +1,336 @@
+"""The bodies of the admin API. Times are seconds since the epoch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+
+from gateway.registry.records import AliasDetail, AliasMove, KeyInfo, Seen, VersionDetail
+from gateway.registry.snapshot import Alias, Effect, Version, VersionState
+
+MAX_INT = 2**31 - 1  # what the database takes
+
+Number = Annotated[
+    StrictInt, Field(ge=1, le=MAX_INT, description="the version's number, as in `support@7`")
+]
+# PostgreSQL refuses NUL, and a record of one line stays readable without the other controls.
+Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ErrorDetail(_Told):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(_Told):
+    """OpenAI's error body."""
+
+    error: ErrorDetail
+
+
+class ImportRequest(_Asked):
+    """An adapter's folder on the gateway's machine."""
+
+    path: str
+
+
+class PromoteRequest(_Asked):
+    """The version that becomes the stable one."""
+
+    version: Number
+
+
+class RolloutRequest(_Asked):
+    """A candidate and the rising shares of the callers that it gets.
+
+    The first share is set at once. The later ones are kept in the alias's record; until a
+    controller takes these steps, each is taken by another call.
+    """
+
+    version: Number
+    steps: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=1, max_length=20)
+
+    @model_validator(mode="after")
+    def _rising(self) -> RolloutRequest:
+        if any(left >= right for left, right in zip(self.steps, self.steps[1:], strict=False)):
+            raise ValueError("steps must rise: callers move to the candidate, never back and forth")
+        return self
+
+
+class RetireRequest(_Asked):
+    """Why a version is retired, for its record."""
+
+    reason: Line = ""
+
+
+class KeyRequest(_Asked):
+    """A key to make. `aliases` null allows every alias of the tenant."""
+
+    owner: Annotated[Line, Field(min_length=1)]
+    role: Literal["app", "reviewer", "trainer", "admin"] = "app"
+    aliases: list[str] | None = Field(None, max_length=1000)
+    purpose: Literal["serve", "evaluation"] = "serve"
+    expires_at: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+
+class VersionOut(_Told):
+    """A version in short, as registration, promotion and retirement answer."""
+
+    alias: str
+    version: int
+    state: VersionState
+    sha256: str
+
+    @classmethod
+    def of(cls, version: Version) -> VersionOut:
+        """Tell of a version."""
+        return cls(
+            alias=version.alias,
+            version=version.number,
+            state=version.state,
+            sha256=version.sha256,
+        )
+
+
+class PlacementOut(_Told):
+    """A version on a worker; `current` is false once the worker has restarted since the check."""
+
+    worker: str
+    boot: str
+    effect: Effect | None
+    routable: bool
+    current: bool
+    detail: str
+    checked_at: float
+
+    @classmethod
+    def of(cls, seen: Seen) -> PlacementOut:
+        """Tell of a placement."""
+        found = seen.placement
+        return cls(
+            worker=found.worker,
+            boot=found.boot,
+            effect=found.effect,
+            routable=found.routable and seen.current,
+            current=seen.current,
+            detail=found.detail,
+            checked_at=seen.checked_at,
+        )
+
+
+class StateOut(_Told):
+    """One change of a version's state."""
+
+    state: VersionState
+    reason: str
+    actor: str
+    at: float
+
+
+class VersionDetailOut(VersionOut):
+    """A version with its record and its workers."""
+
+    base_model: str
+    rank: int
+    draining: bool
+    created_at: float
+    manifest: dict[str, Any] = Field(description="what the artifact says, without its fingerprint")
+    placements: list[PlacementOut]
+    events: list[StateOut]
+
+    @classmethod
+    def full(cls, detail: VersionDetail) -> VersionDetailOut:
+        """Tell all of a version."""
+        version = detail.version
+        return cls(
+            **VersionOut.of(version).model_dump(),
+            base_model=version.base_model,
+            rank=version.rank,
+            draining=version.draining,
+            created_at=detail.created_at,
+            manifest={k: v for k, v in detail.manifest.items() if k != "fingerprint"},
+            placements=[PlacementOut.of(seen) for seen in detail.seen],
+            events=[
+                StateOut(state=e.state, reason=e.reason, actor=e.actor, at=e.at)
+                for e in detail.events
+            ],
+        )
+
+
+class AliasOut(_Told):
+    """Where an alias leads; null where it leads nowhere."""
+
+    alias: str
+    stable: int | None
+    previous: int | None
+    candidate: int | None
+    weight: float
+    created_at: int
+
+    @classmethod
+    def of(cls, alias: Alias) -> AliasOut:
+        """Tell of an alias."""
+        return cls(
+            alias=alias.name,
+            stable=_number(alias.stable),
+            previous=_number(alias.previous),
+            candidate=_number(alias.candidate),
+            weight=alias.weight,
+            created_at=alias.created,
+        )
+
+
+class MoveOut(_Told):
+    """One move of an alias."""
+
+    kind: str
+    from_version: int | None
+    to_version: int | None
+    detail: dict[str, Any]
+    actor: str
+    at: float
+
+    @classmethod
+    def of(cls, move: AliasMove) -> MoveOut:
+        """Tell of a move."""
+        return cls(
+            kind=move.kind,
+            from_version=move.from_version,
+            to_version=move.to_version,
+            detail=dict(move.detail),
+            actor=move.actor,
+            at=move.at,
+        )
+
+
+class AliasSummaryOut(AliasOut):
+    """An alias and its versions in short."""
+
+    versions: list[VersionOut]
+
+    @classmethod
+    def summary(cls, detail: AliasDetail) -> AliasSummaryOut:
+        """Tell of an alias and its versions."""
+        return cls(
+            **AliasOut.of(detail.alias).model_dump(),
+            versions=[VersionOut.of(found.version) for found in detail.versions],
+        )
+
+
+class AliasDetailOut(AliasOut):
+    """An alias, its versions with all that is known of them, and its moves, oldest first."""
+
+    versions: list[VersionDetailOut]
+    events: list[MoveOut]
+
+    @classmethod
+    def full(cls, detail: AliasDetail) -> AliasDetailOut:
+        """Tell all of an alias."""
+        return cls(
+            **AliasOut.of(detail.alias).model_dump(),
+            versions=[VersionDetailOut.full(found) for found in detail.versions],
+            events=[MoveOut.of(move) for move in detail.moves],
+        )
+
+
+class AliasList(_Told):
+    """Every alias that the key sees."""
+
+    object: Literal["list"] = "list"
+    data: list[AliasSummaryOut]
+
+
+class WorkerPlacementOut(_Told):
+    """A version that a worker has."""
+
+    model: str
+    effect: Effect | None
+    routable: bool
+    detail: str
+
+
+class WorkerOut(_Told):
+    """A worker as last seen."""
+
+    name: str
+    url: str
+    kind: str
+    healthy: bool
+    boot: str
+    detail: str
+    metrics: dict[str, Any]
+    seen_at: float | None
+    placements: list[WorkerPlacementOut]
+
+
+class WorkerList(_Told):
+    """Every worker."""
+
+    object: Literal["list"] = "list"
+    data: list[WorkerOut]
+
+
+class KeyOut(_Told):
+    """A key; its `prefix` tells keys apart."""
+
+    id: int
+    owner: str
+    role: str
+    prefix: str
+    aliases: list[str] | None
+    purpose: str
+    expires_at: float | None
+    created_at: float
+    revoked_at: float | None
+
+    @classmethod
+    def of(cls, info: KeyInfo) -> KeyOut:
+        """Tell of a key."""
+        key = info.key
+        return cls(
+            id=key.id,
+            owner=key.owner,
+            role=key.role,
+            prefix=info.prefix,
+            aliases=sorted(key.aliases) if key.aliases is not None else None,
+            purpose=key.purpose,
+            expires_at=key.expires_at,
+            created_at=info.created_at,
+            revoked_at=info.revoked_at,
+        )
+
+
+class NewKeyOut(_Told):
+    """A new key. `key` is the secret, shown this once."""
+
+    id: int
+    key: str
+    owner: str
+    role: str
+    aliases: list[str] | None
+    purpose: str
+    expires_at: float | None
+
+
+class KeyList(_Told):
+    """Every key of the tenant, the revoked ones too."""
+
+    object: Literal["list"] = "list"
+    data: list[KeyOut]
+
+
+def _number(version: Version | None) -> int | None:
+    return version.number if version is not None else None
