@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from guardrails.catalog import MAX_WORD, GuardSpec
+from guardrails.catalog import CATALOG, MAX_WORD, GuardSpec
 from guardrails.phrases import PhraseMatcher
 from guardrails.types import Action, Finding, Passage
 
@@ -92,3 +92,8 @@ class StagePlan:
         shift = len(passage.context)
         whole = passage.context + passage.text
         return not rule.exempts(whole, finding.start + shift, finding.end + shift)
+
+
+def sentence_plan() -> StagePlan:
+    """A plan that cuts texts into sentences for the toxicity guard and decides nothing."""
+    return StagePlan([Rule(CATALOG["toxicity"], 1.0, "annotate", fail_open=False)], None)
