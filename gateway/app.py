@@ -23,6 +23,7 @@ from gateway.admin import create_admin_router
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from gateway.registry.service import Registry
 from gateway.serving.endpoints import ServingEndpoint
+from gateway.serving.forms.base import Form
 from gateway.serving.forms.chat import ChatForm
 from gateway.serving.forms.completions import CompletionForm
 from gateway.serving.forms.responses import ResponsesForm
@@ -39,7 +40,7 @@ from gateway.workers.client import make_admin
 from gateway.workers.loader import Loader
 from gateway.workers.probe import WorkerWatch
 from guardrails.client import JudgeClient
-from guardrails.policy import PolicyBook
+from guardrails.policy_book import PolicyBook
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
 
 def _serving_routes(serving: Serving, small: SmallRoutes) -> list[Route]:
-    forms = {
+    forms: dict[str, Form] = {
         "/v1/chat/completions": ChatForm(),
         "/v1/completions": CompletionForm(),
         "/v1/responses": ResponsesForm(),
@@ -109,7 +110,7 @@ async def _running(
         watch = WorkerWatch(lambda spec: make_admin(spec, session))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         loader = await stack.enter_async_context(
-            Loader(watch, registry.record_placement, max_cpu_loras=settings.max_cpu_loras)
+            Loader(watch, registry, max_cpu_loras=settings.max_cpu_loras)
         )
         router = Router(watch, loader, group)
         keeper = SnapshotKeeper(registry, router, gateway_id)

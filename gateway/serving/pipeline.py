@@ -34,7 +34,8 @@ from gateway.settings import GatewaySettings
 from gateway.workers.probe import Observed
 from guardrails.client import JudgeClient
 from guardrails.errors import GuardUnavailable
-from guardrails.policy import Policy, PolicyBook
+from guardrails.policy import Policy
+from guardrails.policy_book import PolicyBook
 from guardrails.stream import InputGuard, OutputGuard
 
 _encode = msgspec.json.Encoder().encode
@@ -72,7 +73,7 @@ async def complete(draft: Draft, deps: Deps) -> AsyncGenerator[Event, None]:
     is recorded once.
     """
     call = draft.call
-    policy = deps.policies.policy(draft.version.alias, str(call.key.id))
+    policy = deps.policies.policy_for(draft.version.alias, str(call.key.id))
     try:
         await _judge_input(draft, policy, deps)
         body = _encode_for_worker(draft, deps)
