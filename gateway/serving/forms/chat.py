@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -27,8 +27,8 @@ _NAMES: dict[Field, str] = {
 class ChatForm:
     """Reads chat requests and writes chat completions."""
 
-    route = "chat.completions"
-    id_prefix = "chatcmpl-"
+    route: ClassVar[str] = "chat.completions"
+    id_prefix: ClassVar[str] = "chatcmpl-"
 
     def read(self, body: bytes, limits: Limits) -> base.ReadRequest:
         """Read a chat request."""
@@ -49,6 +49,13 @@ def prepare(request: ChatRequest, limits: Limits, wants_tokens: bool) -> base.Re
     """Check a chat request and make it ready for the worker."""
     if not request.messages:
         raise InvalidRequest("'messages' must hold at least one message.", param="messages")
+    for index, message in enumerate(request.messages):
+        if message.content is None and message.role != "assistant":
+            raise InvalidRequest(
+                f"Missing required parameter: 'messages[{index}].content'.",
+                param=f"messages[{index}].content",
+                code="missing_required_parameter",
+            )
     base.check_limits(request, limits)
     identifiers = base.identifiers(request)
     stream = bool(request.stream)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -21,8 +21,8 @@ _decoder = msgspec.json.Decoder(CompletionRequest)
 class CompletionForm:
     """Reads text completion requests and writes text completions."""
 
-    route = "completions"
-    id_prefix = "cmpl-"
+    route: ClassVar[str] = "completions"
+    id_prefix: ClassVar[str] = "cmpl-"
 
     def read(self, body: bytes, limits: Limits) -> base.ReadRequest:
         """Read a completion request."""

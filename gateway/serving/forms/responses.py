@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -29,8 +29,8 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 class ResponsesForm:
     """Reads requests of the Responses API and writes responses."""
 
-    route = "responses"
-    id_prefix = "resp_"
+    route: ClassVar[str] = "responses"
+    id_prefix: ClassVar[str] = "resp_"
 
     def read(self, body: bytes, limits: Limits) -> base.ReadRequest:
         """Read a request."""
