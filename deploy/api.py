@@ -1,0 +1,75 @@
+"""The admin API as the command line calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from deploy.config import Config
+from deploy.home import Home, read_env
+
+TIMEOUT_S = 60.0
+
+
+class ApiError(Exception):
+    """The admin API could not be reached, or refused; the message is for people."""
+
+
+class AdminApi:
+    """A thin client: JSON in, JSON out, refusals as ApiError."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def get(self, path: str) -> Any:
+        """GET below /admin/v1."""
+        return self._send("GET", path)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """POST below /admin/v1: `body` as JSON, or httpx's own options (files)."""
+        return self._send("POST", path, **(options or {"json": body or {}}))
+
+    def _send(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            response = self._http.request(method, f"/admin/v1{path}", **options)
+        except httpx.ConnectError:
+            raise ApiError(
+                f"no gateway answers at {self._http.base_url}; start one with `adapterloop up`"
+            ) from None
+        except httpx.HTTPError as error:
+            raise ApiError(f"{method} {path}: {type(error).__name__}: {error}") from None
+        if response.is_success:
+            return response.json() if response.content else None
+        raise ApiError(_refusal(response))
+
+
+@contextmanager
+def connect(config: Config) -> Iterator[AdminApi]:
+    """Open the admin API of the gateway of this home, with its admin key. Raises ApiError."""
+    home = Home(config.home)
+    values = read_env(home.keys)
+    key = values.get("ADAPTERLOOP_ADMIN_KEY")
+    if not key:
+        raise ApiError(
+            f"{home.keys} holds no ADAPTERLOOP_ADMIN_KEY; `adapterloop up` makes it"
+            " (ADAPTERLOOP_HOME names another home)"
+        )
+    address = values.get("OPENAI_BASE_URL", f"http://127.0.0.1:{config.port}/v1")
+    # Loopback: a proxy from the environment has no business here.
+    with httpx.Client(
+        base_url=address.removesuffix("/v1"),
+        headers={"authorization": f"Bearer {key}"},
+        timeout=TIMEOUT_S,
+        trust_env=False,
+    ) as http:
+        yield AdminApi(http)
+
+
+def _refusal(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"the gateway answered {response.status_code}: {response.text[:200]}"

@@ -1,0 +1,145 @@
+"""adapterloop adapters: which versions there are, and which one serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deploy.commands.context import configuration, fail
+
+if TYPE_CHECKING:
+    from deploy.api import AdminApi
+
+FILES = ("adapter_config.json", "adapter_model.safetensors", "manifest.json")
+VERIFY_S = 300.0
+READY_STATES = ("candidate", "serving")
+
+
+@click.group("adapters")
+def command() -> None:
+    """Add adapter versions and decide which one serves."""
+
+
+@command.command("list")
+@click.argument("alias", required=False)
+def list_(alias: str | None) -> None:
+    """Show aliases, their versions, and where these are loaded."""
+    with _api() as api:
+        found = [api.get(f"/adapters/{alias}")] if alias else api.get("/adapters")["data"]
+    for entry in found:
+        _show(entry)
+
+
+@command.command("add")
+@click.argument("alias")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def add(alias: str, folder: Path) -> None:
+    """Register the adapter in FOLDER as the next version of ALIAS."""
+    with _api() as api, ExitStack() as files:
+        parts = [
+            ("files", (name, files.enter_context((folder / name).open("rb"))))
+            for name in FILES
+            if (folder / name).is_file()
+        ]
+        if not parts:
+            fail(f"{folder} holds none of {', '.join(FILES)}")
+        answer = api.post(f"/adapters/{alias}/versions", files=parts)
+    click.echo(f"{alias}@{answer['version']}  {answer['state']}  {answer['sha256'][:12]}")
+
+
+@command.command("promote")
+@click.argument("alias")
+@click.argument("version", type=int)
+@click.option("--wait/--no-wait", default=True, help="Wait until the version is verified.")
+def promote(alias: str, version: int, wait: bool) -> None:
+    """Make VERSION the one that ALIAS serves, once a worker has proven that it has effect."""
+    with _api() as api:
+        if wait:
+            _until_verified(api, alias, version)
+        api.post(f"/adapters/{alias}/promote", {"version": version})
+    click.echo(f"{alias} serves {alias}@{version}")
+
+
+@command.command("rollback")
+@click.argument("alias")
+def rollback(alias: str) -> None:
+    """End a rollout of ALIAS, or else go back to the version before."""
+    with _api() as api:
+        api.post(f"/adapters/{alias}/rollback")
+        entry = api.get(f"/adapters/{alias}")
+    _show(entry)
+
+
+@command.command("rollout")
+@click.argument("alias")
+@click.argument("version", type=int)
+@click.option(
+    "--steps", default="0.05,0.25,1.0", show_default=True, help="Growing shares of the callers."
+)
+def rollout(alias: str, version: int, steps: str) -> None:
+    """Give VERSION a growing share of ALIAS's callers."""
+    try:
+        shares = [float(part) for part in steps.split(",")]
+    except ValueError:
+        raise click.BadParameter("numbers separated by commas", param_hint="--steps") from None
+    with _api() as api:
+        _until_verified(api, alias, version)
+        api.post(f"/adapters/{alias}/rollout", {"version": version, "steps": shares})
+    click.echo(f"{alias}@{version} gets {shares[0]:.0%} of the callers")
+
+
+@command.command("retire")
+@click.argument("alias")
+@click.argument("version", type=int)
+def retire(alias: str, version: int) -> None:
+    """End VERSION for good; workers drop it once its calls are done."""
+    with _api() as api:
+        api.post(f"/adapters/{alias}/versions/{version}/retire")
+    click.echo(f"{alias}@{version} is retired")
+
+
+def _until_verified(api: AdminApi, alias: str, number: int) -> None:
+    from deploy.progress import Progress
+
+    progress, deadline = Progress(), time.monotonic() + VERIFY_S
+    while True:
+        versions = {v["version"]: v for v in api.get(f"/adapters/{alias}")["versions"]}
+        if number not in versions:
+            fail(f"{alias}@{number} does not exist; versions: {_numbers(versions)}")
+        state = versions[number]["state"]
+        if state in READY_STATES:
+            return
+        if state not in ("registered", "verifying"):
+            fail(f"{alias}@{number} is {state}: it cannot serve")
+        if time.monotonic() > deadline:
+            fail(f"{alias}@{number} is still {state} after {VERIFY_S:.0f} s; see controller.log")
+        progress.waiting(f"verifying {alias}@{number} on a worker ({state})")
+        time.sleep(0.5)
+
+
+def _numbers(versions: dict[int, Any]) -> str:
+    return ", ".join(map(str, sorted(versions))) or "none"
+
+
+def _show(entry: dict[str, Any]) -> None:
+    stable = entry.get("stable")
+    click.echo(f"{entry['alias']}: " + (f"serves version {stable}" if stable is not None else "-"))
+    for version in entry.get("versions", ()):
+        click.echo(f"  {version['version']:>4}  {version['state']:<10}  {version['sha256'][:12]}")
+
+
+@contextmanager
+def _api() -> Iterator[AdminApi]:
+    config = configuration()
+    from deploy.api import ApiError, connect
+
+    try:
+        with connect(config) as api:
+            yield api
+    except ApiError as error:
+        fail(str(error))

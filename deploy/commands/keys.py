@@ -1,0 +1,106 @@
+"""adapterloop keys: made straight in the store, so the first key needs no key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from deploy.commands.context import configuration, fail
+
+if TYPE_CHECKING:
+    from gateway.registry.service import Registry
+
+_TENANT = click.option("--tenant", default="default", show_default=True, help="Whose keys.")
+DAY_S = 86_400
+
+
+@click.group("keys")
+def command() -> None:
+    """Create, list and revoke API keys."""
+
+
+@command.command("create")
+@_TENANT
+@click.option("--owner", default="", help="Who holds the key; shown in the list.")
+@click.option(
+    "--role",
+    default="app",
+    type=click.Choice(["app", "reviewer", "trainer", "admin"]),
+    show_default=True,
+)
+@click.option("--alias", "aliases", multiple=True, help="Allow only this alias; may be repeated.")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Valid for so long.")
+@click.option("--evaluation", is_flag=True, help="For evaluation: not captured, in no metric.")
+def create(
+    tenant: str,
+    owner: str,
+    role: str,
+    aliases: tuple[str, ...],
+    days: float | None,
+    evaluation: bool,
+) -> None:
+    """Make a key and print it: it is shown this once."""
+    with _registry() as registry:
+        secret, _ = registry.create_key(
+            tenant=tenant,
+            owner=owner,
+            role=role,
+            aliases=aliases or None,
+            purpose="evaluation" if evaluation else "serve",
+            expires_at=time.time() + days * DAY_S if days else None,
+        )
+    click.echo(secret)
+
+
+@command.command("list")
+@_TENANT
+def list_(tenant: str) -> None:
+    """List keys by their first characters; the rest is not kept."""
+    with _registry() as registry:
+        infos = registry.list_keys(tenant)
+    for info in infos:
+        key = info.key
+        state = "revoked" if info.revoked_at else _until(key.expires_at)
+        allowed = ",".join(sorted(key.aliases)) if key.aliases is not None else "all aliases"
+        click.echo(
+            f"{key.id:>4}  {info.prefix}…  {key.role:<8}  {state:<16}  {allowed}  {key.owner}"
+        )
+
+
+@command.command("revoke")
+@_TENANT
+@click.argument("key_id", type=int)
+def revoke(tenant: str, key_id: int) -> None:
+    """End a key for good; KEY_ID is the number in the list."""
+    with _registry() as registry:
+        info = registry.revoke_key(tenant, key_id)
+    click.echo(f"{info.prefix}… is revoked")
+
+
+def _until(expires_at: float | None) -> str:
+    if expires_at is None:
+        return "valid"
+    if expires_at <= time.time():
+        return "expired"
+    return f"until {datetime.fromtimestamp(expires_at, UTC):%Y-%m-%d}"
+
+
+@contextmanager
+def _registry() -> Iterator[Registry]:
+    config = configuration()
+    from deploy.compose import gateway_settings
+    from gateway.errors import GatewayError
+    from gateway.registry.service import Registry
+
+    registry = Registry.from_settings(gateway_settings(config))
+    try:
+        yield registry
+    except GatewayError as error:
+        fail(f"{error}")
+    finally:
+        registry.close()

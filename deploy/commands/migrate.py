@@ -1,0 +1,28 @@
+"""adapterloop migrate."""
+
+from __future__ import annotations
+
+import click
+
+from deploy.commands.context import configuration, fail
+
+
+@click.command("migrate")
+def command() -> None:
+    """Bring the database to this version's tables; safe to run anywhere, any number of times."""
+    config = configuration()
+    from deploy.compose import database_url, gateway_settings
+    from deploy.home import Home
+    from deploy.migrations import upgrade
+    from gateway.errors import GatewayError
+    from gateway.registry.service import Registry
+
+    Home(config.home).create()
+    try:
+        upgrade(database_url(config))
+        registry = Registry.from_settings(gateway_settings(config))
+        registry.prepare()
+        registry.close()
+    except GatewayError as error:
+        fail(f"adapterloop migrate: {error}")
+    click.echo("the database is up to date")

@@ -1,0 +1,71 @@
+"""From the configuration to the settings of each process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deploy.config import Config
+from deploy.home import Home
+from deploy.setup import default_model
+from gateway.settings import GatewaySettings, WorkerSettings
+
+EXAMPLES = Path(__file__).parent / "examples" / "acme" / "adapters"
+
+
+def local_worker_port(config: Config) -> int:
+    """Return the port that the home remembers for its worker, else the configured one."""
+    try:
+        return int(Home(config.home).worker_port.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return config.local_worker.port
+
+
+def workers(config: Config) -> tuple[WorkerSettings, ...]:
+    """Return the workers to route to: those configured, else the local one."""
+    if config.workers:
+        return config.workers
+    url = f"http://127.0.0.1:{local_worker_port(config)}"
+    return (WorkerSettings(name="local", url=url),)
+
+
+def model_path(config: Config) -> Path | None:
+    """Return the folder of the base model, None where only its name is known."""
+    if not config.model:
+        return default_model(config)
+    path = Path(config.model).expanduser().resolve()
+    return path if path.is_dir() else None
+
+
+def database_url(config: Config) -> str:
+    """Return the address of the store."""
+    if config.database_url:
+        return config.database_url.get_secret_value()
+    return f"sqlite:///{Home(config.home).database}"
+
+
+def gateway_settings(config: Config) -> GatewaySettings:
+    """Return what a gateway and a controller are told."""
+    home, path = Home(config.home), model_path(config)
+    return GatewaySettings(
+        database_url=database_url(config),
+        storage=config.storage or home.storage,
+        outbox=home.outbox,
+        guard_socket=home.socket("guard"),
+        import_roots=(*config.import_roots, EXAMPLES),
+        workers=workers(config),
+        base_model=path.name if path else config.model,
+        base_model_path=path,
+        max_lora_rank=config.max_lora_rank,
+        max_cpu_loras=config.max_cpu_loras,
+        policy_file=config.policy_file,
+        logprobs=config.logprobs,
+        host=config.host,
+        port=config.port,
+        limits=config.limits,
+        timeouts=config.timeouts,
+    )
+
+
+def guard_arguments(config: Config) -> list[str]:
+    """Return the command line of the guard process."""
+    return ["--socket", str(Home(config.home).socket("guard"))]

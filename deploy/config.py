@@ -1,0 +1,209 @@
+"""The configuration: one YAML file plus `ADAPTERLOOP_*` variables, variables first.
+
+Every package owns the model of its own settings; here they become sections of one document.
+Nested values are reached by two underscores: `ADAPTERLOOP_LIMITS__MAX_TOKENS=512`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from gateway.settings import Limits, Timeouts, WorkerSettings
+
+PREFIX = "ADAPTERLOOP_"
+CONFIG_VARIABLE = "ADAPTERLOOP_CONFIG"
+
+Location = tuple[str | int, ...]
+
+
+class ConfigError(Exception):
+    """The configuration holds a mistake; the message has one line for each, with its place."""
+
+
+class LocalWorker(BaseModel):
+    """The vLLM process that `adapterloop up` starts where no worker is named."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    port: int = Field(8001, ge=1, le=65535, description="a free one is taken where this is in use")
+    python: Path | None = Field(
+        None, description="interpreter that has vLLM; default: the set-up's"
+    )
+    dtype: str = "float32"
+    max_model_len: int = Field(2048, gt=0)
+    max_loras: int = Field(4, gt=0, description="adapters in one batch")
+    threads: int | None = Field(None, gt=0, description="default: one for each core")
+    kv_cache_gib: int = Field(2, gt=0)
+    extra_arguments: tuple[str, ...] = ()
+
+
+class Config(BaseSettings):
+    """Everything a person can set, with defaults that run on a laptop."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    home: Path = Field(Path(".adapterloop"), description="database, adapters, keys, logs, models")
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    model: str = Field("", description="folder of the base model; default: the bundled one")
+    workers: Annotated[tuple[WorkerSettings, ...], NoDecode] = Field(
+        (), description="workers that already run; then `up` starts none"
+    )
+    database_url: SecretStr | None = Field(None, description="default: SQLite in the home")
+    storage: Path | None = Field(None, description="default: `storage` in the home")
+    policy_file: Path | None = None
+    import_roots: tuple[Path, ...] = Field((), description="folders adapters may be added from")
+    logprobs: str = Field("all", pattern="^(all|off)$")
+    max_lora_rank: int = Field(16, gt=0)
+    max_cpu_loras: int = Field(8, gt=0)
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    local_worker: LocalWorker = LocalWorker()
+    torch_index: str | None = Field(None, description="package index that has torch's CPU build")
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _urls(cls, value: Any) -> Any:
+        """Take URLs, comma-separated or as a list, as well as full entries."""
+        entries = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        if not isinstance(entries, list | tuple):
+            return entries
+        entries = [entry for entry in entries if entry != ""]
+        return [_worker(number, entry) for number, entry in enumerate(entries, 1)]
+
+    @field_validator("home", "storage", "policy_file", "import_roots")
+    @classmethod
+    def _absolute(cls, value: Path | tuple[Path, ...] | None) -> Path | tuple[Path, ...] | None:
+        if value is None:
+            return None
+        if isinstance(value, tuple):
+            return tuple(path.expanduser().resolve() for path in value)
+        return value.expanduser().resolve()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Variables before the file, whose values arrive as keyword arguments."""
+        return env_settings, init_settings
+
+
+def _worker(number: int, entry: Any) -> Any:
+    if not isinstance(entry, str):
+        return entry
+    url = entry.rstrip("/").removesuffix("/v1")
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"{entry!r} is not an http:// or https:// URL")
+    return WorkerSettings(name=f"worker-{number}", url=url)
+
+
+def config_file() -> Path | None:
+    """Return the file that `ADAPTERLOOP_CONFIG` names, if it names one."""
+    name = os.environ.get(CONFIG_VARIABLE)
+    return Path(name).expanduser() if name else None
+
+
+def load(path: Path | None = None) -> Config:
+    """Read the YAML at `path` (else what ADAPTERLOOP_CONFIG names, else nothing) and the variables.
+
+    Raises ConfigError, whose message names file and line, or the variable, of each mistake.
+    """
+    path = path or config_file()
+    values, lines = read_yaml(path) if path else ({}, {})
+    try:
+        return Config(**values)
+    except ValidationError as error:
+        mistakes = [_mistake(item["loc"], item["msg"], path, lines) for item in error.errors()]
+        raise ConfigError("\n".join(mistakes)) from None
+    except SettingsError as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        raise ConfigError(f"environment: {error}{cause}") from None
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
+    """Return the document and the line of each of its entries.
+
+    Raises ConfigError where the file is missing, is no YAML, repeats a key or is no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{line}: {error.problem}") from None
+    if root is None:
+        return {}, {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}:1: expected names and values (`port: 8000`)")
+    lines: dict[Location, int] = {}
+    for location, line in _walk(root, ()):
+        if location in lines:
+            name = ".".join(map(str, location))
+            raise ConfigError(f"{path}:{line}: {name}: given before, on line {lines[location]}")
+        lines[location] = line
+    return values, lines
+
+
+def unknown_variables() -> list[str]:
+    """Return variables that begin with ADAPTERLOOP_ and mean nothing: most likely typing errors."""
+    known = {f"{PREFIX}{name}".upper() for name in Config.model_fields} | {CONFIG_VARIABLE}
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith(PREFIX)
+        and name.split("__")[0] not in known
+        # Those of keys.env, which people source into their shell.
+        and name not in ("ADAPTERLOOP_ADMIN_KEY", "ADAPTERLOOP_REVIEWER_KEY")
+    )
+
+
+def _walk(node: yaml.Node, above: Location) -> Iterator[tuple[Location, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*above, key.value), key.start_mark.line + 1
+            yield from _walk(value, (*above, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*above, index), value.start_mark.line + 1
+            yield from _walk(value, (*above, index))
+
+
+def _mistake(
+    location: Location, message: str, path: Path | None, lines: Mapping[Location, int]
+) -> str:
+    message = message.removeprefix("Value error, ").replace(
+        "Extra inputs are not permitted", "no such setting"
+    )
+    name = ".".join(map(str, location))
+    variable = PREFIX + "__".join(map(str, location)).upper()
+    for length in range(len(location), 0, -1):
+        # A variable overrides the file, so where both give the value the variable is at fault.
+        if (shorter := PREFIX + "__".join(map(str, location[:length])).upper()) in os.environ:
+            return f"{shorter}: {message}"
+    for length in range(len(location), 0, -1):
+        if line := lines.get(location[:length]):
+            return f"{path}:{line}: {name}: {message}"
+    return f"{variable}: {message}"

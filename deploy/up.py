@@ -1,0 +1,263 @@
+"""`adapterloop up`: the whole loop on one machine, in the foreground, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from deploy import shipped
+from deploy.compose import database_url, gateway_settings
+from deploy.config import Config
+from deploy.health import get, readiness
+from deploy.home import Home
+from deploy.keyring import ensure_keys
+from deploy.migrations import upgrade
+from deploy.processes import find
+from deploy.progress import Progress
+from deploy.setup import Setup
+from deploy.supervisor import Program, State, Supervisor, states, tail, wait_until_gone
+from deploy.welcome import welcome
+from deploy.worker import start_hint
+from gateway.registry.service import Registry
+from gateway.registry.snapshot import Version
+
+POLL_S = 0.3
+WATCH_S = 1.0
+
+
+class CannotStart(Exception):
+    """`up` cannot start here; the message is one line that says what to do."""
+
+
+class Stopped(BaseException):
+    """A signal asked this command to end."""
+
+
+def up(config: Config, progress: Progress) -> None:
+    """Run everything until a signal. Raises CannotStart, SetupFailed."""
+    home = Home(config.home)
+    home.create()
+    with _signals(), _alone(home, config):
+        if find(home):
+            progress.say("stopping what an earlier run left")
+            wait_until_gone(home)
+        _check_port(config)
+        Setup(progress, torch_index=config.torch_index).run(config)
+        registry, promote = _prepare(home, config, progress)
+        try:
+            _Run(home, config, progress, registry, promote).until_stopped()
+        finally:
+            registry.close()
+
+
+def _prepare(home: Home, config: Config, progress: Progress) -> tuple[Registry, list[Version]]:
+    if not config.workers:
+        _choose_worker_port(home, config)
+    upgrade(database_url(config))
+    registry = Registry.from_settings(gateway_settings(config))
+    registry.prepare()
+    ensure_keys(home, registry, base_url(config))
+    return registry, shipped.register_examples(home, registry, progress)
+
+
+@dataclass
+class _Run:
+    """One run: its processes, and what has been said of them."""
+
+    home: Home
+    config: Config
+    progress: Progress
+    registry: Registry
+    promote: list[Version]
+    _failing: dict[str, float] = field(default_factory=dict)
+
+    def until_stopped(self) -> None:
+        supervisor = Supervisor.start(self.home, programs(self.config), self._environment())
+        try:
+            self.progress.say(f"started; logs are in {self.home.logs}")
+            self._until_ready(supervisor)
+            self._promote_examples()
+            self.progress.say("ready")
+            self._welcome()
+            while True:
+                time.sleep(WATCH_S)
+                self._watch(supervisor)
+        except Stopped:
+            self.progress.say("stopping")
+        finally:
+            # From here on a second Ctrl-C must not leave processes behind.
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+            calm = supervisor.stop()
+            self.progress.say("every process is stopped" + ("" if calm else " (some were killed)"))
+
+    def _until_ready(self, supervisor: Supervisor) -> None:
+        while True:
+            now = readiness(_loopback(self.config), self.config.port)
+            if now.ready:
+                return
+            hint = ""
+            if not self.config.workers:
+                hint = f" (worker: {start_hint(self.home.logs / 'worker.log')})"
+            self.progress.waiting(f"waiting: {now.reason}{hint}")
+            time.sleep(POLL_S)
+            self._watch(supervisor)
+
+    def _promote_examples(self) -> None:
+        done = [
+            shipped.promote_when_verified(self.registry, version, self.progress)
+            for version in self.promote
+        ]
+        if all(done):
+            self.home.examples.touch()
+
+    def _watch(self, supervisor: Supervisor) -> None:
+        """Name programs that fail, with their last words. Raises CannotStart without Supervisor."""
+        if supervisor.process.poll() is not None:
+            log = self.home.logs / "supervisord.log"
+            raise CannotStart(f"supervisord ended:\n{tail(log)}")
+        for state in supervisor.states():
+            if state.state in ("BACKOFF", "FATAL"):
+                self._report(state)
+
+    def _report(self, state: State) -> None:
+        now = time.monotonic()
+        if now - self._failing.get(state.name, -60.0) < 60.0:
+            return
+        self._failing[state.name] = now
+        log = self.home.logs / f"{state.name}.log"
+        self.progress.say(f"{state.name} keeps ending ({state.detail}); the end of {log}:")
+        self.progress.plain(tail(log))
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "ADAPTERLOOP_HOME": str(self.home.root), "PYTHONUNBUFFERED": "1"}
+
+    def _welcome(self) -> None:
+        has_ui = get(_loopback(self.config), self.config.port, "/ui")[0] in (200, 302, 303, 307)
+        models = [version.alias for version in self.promote] or self._stable()
+        self.progress.plain(
+            welcome(self.home, base_url(self.config), (models or ["base"])[0], has_ui=has_ui)
+        )
+
+    def _stable(self) -> list[str]:
+        aliases = self.registry.snapshot().aliases.values()
+        return sorted(a.name for a in aliases if a.stable and not a.stable.is_base)
+
+
+def programs(config: Config) -> list[Program]:
+    """Return the processes of a home; they stop from the last to the first.
+
+    So the gateway's last calls still find guards and worker.
+    """
+    command = [sys.executable, "-m", "deploy.cli"]
+    tied = "--die-with-parent"
+    own = [] if config.workers else [Program("worker", [*command, "worker", tied], 10)]
+    return [
+        *own,
+        Program("guard", [*command, "guard", tied], 20),
+        Program("controller", [*command, "controller", tied], 30),
+        Program("gateway", [*command, "gateway", tied], 40, stop_seconds=8),
+    ]
+
+
+def base_url(config: Config) -> str:
+    """Return the address that clients on this machine use."""
+    host = _loopback(config)
+    return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
+
+
+def running_states(home: Home) -> list[State]:
+    """Return the processes of the `up` that runs in `home`, [] where none runs."""
+    return states(home)
+
+
+def _loopback(config: Config) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise Stopped
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    except Stopped:
+        return
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _alone(home: Home, config: Config) -> Iterator[None]:
+    """Hold the home. Raises CannotStart where another `up` does."""
+    with home.lock.open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            with contextlib.suppress(ValueError):
+                other = json.loads(lock.read())
+                raise CannotStart(
+                    f"{home.root} is already up at {other['url']} (process {other['pid']});"
+                    " stop that one, or set ADAPTERLOOP_HOME and ADAPTERLOOP_PORT for a second"
+                ) from None
+            raise CannotStart(f"{home.root} is already up") from None
+        lock.truncate(0)
+        lock.write(json.dumps({"pid": os.getpid(), "url": base_url(config)}))
+        lock.flush()
+        yield
+
+
+def _check_port(config: Config) -> None:
+    if not _is_free(config.host, config.port):
+        raise CannotStart(
+            f"port {config.port} is in use on {config.host}; set ADAPTERLOOP_PORT to a free one"
+        )
+
+
+def _choose_worker_port(home: Home, config: Config) -> None:
+    """Remember a free port for the worker: the one of last time, the configured one, or any."""
+    remembered = _read_int(home.worker_port)
+    for port in (remembered, config.local_worker.port):
+        if port and port != config.port and _is_free("127.0.0.1", port):
+            break
+    else:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+    home.worker_port.write_text(str(port), encoding="utf-8")
+
+
+def _read_int(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As servers do, so that closed connections of the run before do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
