@@ -1,55 +1,18 @@
-"""Engines and transactions: SQLite (WAL) when embedded, PostgreSQL when shared."""
+"""The database as the registry uses it: the feedback store's, with the gateway's own error."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import Connection, Engine
 
+from feedback import db
+from feedback.db import make_engine, server_time
+from feedback.errors import StoreAway
 from gateway.errors import StoreUnavailable
 
-_WRITES = "adapterloop_writes"
-
-
-def make_engine(url: str | URL) -> Engine:
-    """Give an engine for `sqlite:///file` or `postgresql://...`; connects to nothing yet."""
-    url = _with_driver(make_url(url))
-    if url.get_backend_name() == "sqlite":
-        return _sqlite_engine(url)
-    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5})
-
-
-def _with_driver(url: URL) -> URL:
-    if url.drivername in ("postgres", "postgresql"):
-        return url.set(drivername="postgresql+psycopg")
-    return url
-
-
-def _sqlite_engine(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": 5.0, "check_same_thread": False})
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _record: Any) -> None:
-        # The driver's own BEGIN comes late and is never IMMEDIATE: `_begin` sends ours instead.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in ("busy_timeout = 5000", "journal_mode = WAL", "foreign_keys = ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        # A reader that turns writer half-way cannot wait for another writer: it fails at once.
-        writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
+__all__ = ["make_engine", "reading", "server_time", "writing"]
 
 
 @contextmanager
@@ -58,10 +21,7 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
     Raises `StoreUnavailable` when the database does not answer.
     """
-    options: dict[str, Any] = {}
-    if engine.dialect.name == "postgresql":
-        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with _translated(), engine.execution_options(**options).begin() as connection:
+    with _translated(), db.reading(engine) as connection:
         yield connection
 
 
@@ -71,7 +31,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
     Raises `StoreUnavailable` when the database does not answer or stays locked.
     """
-    with _translated(), engine.execution_options(**{_WRITES: True}).begin() as connection:
+    with _translated(), db.writing(engine) as connection:
         yield connection
 
 
@@ -79,15 +39,5 @@ def writing(engine: Engine) -> Iterator[Connection]:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeout) as error:
+    except StoreAway as error:
         raise StoreUnavailable from error
-
-
-def server_time(connection: Connection) -> float:
-    """Give the time, in seconds since the epoch, on the one clock that all processes share.
-
-    Leases and heartbeats compare times written by several hosts, so PostgreSQL's clock rules.
-    """
-    if connection.dialect.name == "postgresql":
-        return float(connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0)
-    return time.time()

@@ -209,11 +209,10 @@ def _open_plain(path: Path) -> BinaryIO:
         raise InvalidAdapter(
             f"{path.name} cannot be read: {error.strerror}.", param=path.name
         ) from error
-    stream = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        stream.close()
+        os.close(descriptor)
         raise InvalidAdapter(f"{path.name} is not a regular file.", param=path.name)
-    return stream
+    return os.fdopen(descriptor, "rb")
 
 
 def _copy(stream: BinaryIO, target: Path, budget: _Budget) -> StoredFile:

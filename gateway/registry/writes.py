@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, insert, or_, select, update
+from sqlalchemy import Connection, Table, delete, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.registry.repository import read_meta
@@ -243,20 +243,22 @@ def upsert(
 ) -> bool:
     """Insert a row, or update the one with this key where `only_if` holds; whether it was done."""
     statement = _insert(connection, table).values(**key, **values)
-    done = connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=list(key),
-            set_={name: statement.excluded[name] for name in values},
-            where=only_if,
-        )
+    statement = statement.on_conflict_do_update(
+        index_elements=list(key),
+        set_={name: statement.excluded[name] for name in values},
+        where=only_if,
     )
-    return done.rowcount > 0
+    return _done(connection, statement)
 
 
 def insert_once(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
     """Insert a row unless one of its unique values is there; whether it was done."""
-    statement = _insert(connection, table).values(**values).on_conflict_do_nothing()
-    return connection.execute(statement).rowcount > 0
+    return _done(connection, _insert(connection, table).values(**values).on_conflict_do_nothing())
+
+
+def _done(connection: Connection, statement: sqlite.Insert | postgresql.Insert) -> bool:
+    # The count of inserted rows is not to be had of every driver, what they return is.
+    return connection.execute(statement.returning(literal(1))).first() is not None
 
 
 def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:

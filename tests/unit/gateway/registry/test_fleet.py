@@ -1,0 +1,159 @@
+"""Workers, placements, gateways, leases."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from gateway.registry.errors import VersionNotFound
+from gateway.registry.records import GatewayBeat, unloadable
+from gateway.registry.service import Registry
+from gateway.registry.snapshot import Effect, Placement, Version, VersionState, WorkerSpec
+
+from .conftest import Clock, Shelf
+
+W1 = WorkerSpec("w1", "http://127.0.0.1:8001")
+
+
+def test_workers(registry: Registry, clock: Clock) -> None:
+    registry.upsert_worker(W1)
+    before = registry.revision()
+    registry.upsert_worker(W1)
+    assert registry.revision() == before
+    assert registry.snapshot().workers == {"w1": W1}
+    registry.record_worker("w1", boot="b1", healthy=True, metrics={"running": 2})
+    (worker,) = registry.workers()
+    assert (worker.boot, worker.healthy, worker.seen_at) == ("b1", True, clock.now)
+    assert worker.metrics == {"running": 2}
+    assert registry.revision() == before + 1
+    seen = clock.now
+    clock.now += 5
+    registry.record_worker("w1", boot="b1", healthy=True, metrics={"running": 3})
+    assert registry.revision() == before + 1, "metrics are no change to route by"
+    registry.record_worker("w1", boot="b1", healthy=False, detail="no answer")
+    (worker,) = registry.workers()
+    assert (worker.healthy, worker.detail, worker.seen_at) == (False, "no answer", seen + 5)
+    assert registry.revision() == before + 2
+    registry.upsert_worker(WorkerSpec("w1", "http://127.0.0.1:9001"))
+    assert registry.workers()[0].boot == "b1"
+    registry.record_worker("unknown", boot="", healthy=True)
+    assert registry.remove_worker("w1")
+    assert not registry.remove_worker("w1")
+    assert registry.workers() == ()
+
+
+def test_placements(registry: Registry, shelf: Shelf) -> None:
+    one, two = shelf.add(), shelf.add()
+    first = Placement("w1", one.id, "b1", Effect.EFFECTIVE, "close")
+    registry.record_placement(first)
+    before = registry.revision()
+    registry.record_placement(first)
+    assert registry.revision() == before
+    registry.record_placement(Placement("w1", two.id, "b2", None))
+    registry.record_placement(Placement("w2", one.id, "b1", Effect.NO_EFFECT))
+    placements = registry.snapshot().placements
+    assert [p.worker for p in placements[one.id]] == ["w1", "w2"]
+    assert placements[two.id][0].effect is None
+    assert registry.drop_placements("w1", boot="b2")
+    assert not registry.drop_placements("w1", boot="b2")
+    assert [p.worker for p in registry.snapshot().placements[one.id]] == ["w2"]
+    assert registry.drop_placements("w1", [two.id])
+    assert not registry.drop_placements("w1")
+    with pytest.raises(VersionNotFound):
+        registry.record_placement(Placement("w1", 999, "b1", None))
+
+
+def test_a_worker_takes_its_placements_along(registry: Registry, shelf: Shelf) -> None:
+    version = shelf.add()
+    registry.upsert_worker(W1)
+    registry.record_worker("w1", boot="b1", healthy=True)
+    registry.record_placement(Placement("w1", version.id, "b1", Effect.EFFECTIVE))
+    (detail,) = registry.describe("default", "support").versions
+    assert [seen.current for seen in detail.seen] == [True]
+    registry.record_worker("w1", boot="b2", healthy=True)
+    (detail,) = registry.describe("default", "support").versions
+    assert [seen.current for seen in detail.seen] == [False]
+    registry.remove_worker("w1")
+    assert registry.snapshot().placements == {}
+
+
+def test_heartbeats(registry: Registry, clock: Clock) -> None:
+    before = registry.revision()
+    registry.heartbeat("g1", 3, ["b", "a", "a"], host="h")
+    clock.now += 10
+    registry.heartbeat("g2", 4)
+    assert [beat.id for beat in registry.live_gateways()] == ["g1", "g2"]
+    assert registry.live_gateways()[0].busy == {"a", "b"}
+    clock.now += 6
+    assert [beat.id for beat in registry.live_gateways()] == ["g2"]
+    assert registry.revision() == before
+    registry.remove_gateway("g2")
+    assert registry.live_gateways() == ()
+
+
+def _version(since: int | None, number: int = 1) -> Version:
+    state = VersionState.RETIRED
+    draining = since is not None
+    return Version(5, "t", "a", number, "f" * 64, "", "b", 4, state, draining, since)
+
+
+def _beat(revision: int, *busy: str) -> GatewayBeat:
+    return GatewayBeat("g", "", revision, frozenset(busy), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("version", "beats", "may"),
+    [
+        (_version(7), [], True),
+        (_version(7), [_beat(7), _beat(9)], True),
+        (_version(7), [_beat(7), _beat(6)], False),
+        (_version(7), [_beat(7, "a@1-ffffffff")], False),
+        (_version(7), [_beat(7, "a@2-ffffffff")], True),
+        (_version(None), [], False),
+        (_version(7, number=0), [], False),
+    ],
+)
+def test_when_a_version_may_be_unloaded(
+    version: Version, beats: list[GatewayBeat], may: bool
+) -> None:
+    assert unloadable(version, beats) is may
+
+
+def test_two_phase_unload(registry: Registry, shelf: Shelf, clock: Clock) -> None:
+    version = shelf.add()
+    registry.heartbeat("g1", registry.revision())
+    assert not registry.unloadable(version.id)
+    registry.retire("default", "support", 1)
+    assert not registry.unloadable(version.id), "g1 still routes by the older revision"
+    registry.heartbeat("g1", registry.revision(), [version.worker_name])
+    assert not registry.unloadable(version.id), "g1 has a call in flight"
+    registry.heartbeat("g1", registry.revision())
+    assert registry.unloadable(version.id)
+    registry.heartbeat("g2", 0)
+    assert not registry.unloadable(version.id)
+    clock.now += 16
+    assert registry.unloadable(version.id), "both gateways' leases have run out"
+    with pytest.raises(VersionNotFound):
+        registry.unloadable(999)
+
+
+def test_leases(registry: Registry, clock: Clock) -> None:
+    assert registry.acquire_lease("controller", "a", 10)
+    assert registry.acquire_lease("controller", "a", 10)
+    assert not registry.acquire_lease("controller", "b", 10)
+    assert registry.acquire_lease("other", "b", 10)
+    clock.now += 9.9
+    assert not registry.acquire_lease("controller", "b", 10)
+    clock.now += 0.1
+    assert registry.acquire_lease("controller", "b", 10)
+    assert not registry.acquire_lease("controller", "a", 10)
+    assert not registry.release_lease("controller", "a")
+    assert registry.release_lease("controller", "b")
+    assert registry.acquire_lease("controller", "a", 10)
+
+
+def test_one_holder_among_many(registry: Registry) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda n: registry.acquire_lease("x", str(n), 10), range(16)))
+    assert sum(got) == 1
