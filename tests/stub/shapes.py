@@ -241,7 +241,7 @@ class Chunks:
         options = answer.asked.body.get("stream_options") or {}
         self._usage = bool(options.get("include_usage"))
         self._continuous = bool(options.get("continuous_usage_stats")) and self._usage
-        self._sent = 0
+        self._sent = [0] * len(answer.choices)
         self._head = {
             "id": answer.id,
             "object": "chat.completion.chunk" if answer.chat else "text_completion",
@@ -280,7 +280,7 @@ class Chunks:
             yield self._event([], usage=self._answer.usage)
 
     def _token(self, choice: Choice, token: Token, *, last: bool, offset: int) -> bytes:
-        self._sent += 1
+        self._sent[choice.index] += 1
         finish = choice.finish if last else None
         reason = choice.stop_reason if last else None
         if not self._answer.chat:
@@ -339,10 +339,12 @@ class Chunks:
         if usage is not None:
             chunk["usage"] = usage
         elif self._continuous:
+            # As vLLM does: what the choice of this chunk has cost so far, not the whole answer.
+            sent = self._sent[choices[0]["index"]]
             chunk["usage"] = {
                 "prompt_tokens": self._answer.prompt_tokens,
-                "total_tokens": self._answer.prompt_tokens + self._sent,
-                "completion_tokens": self._sent,
+                "total_tokens": self._answer.prompt_tokens + sent,
+                "completion_tokens": sent,
             }
         return b"data: " + encode(chunk) + b"\n\n"
 

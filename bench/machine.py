@@ -1,0 +1,37 @@
+"""What a figure was measured on, and with what."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used so far, in user and system mode (Linux)."""
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    after_name = stat.rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / _TICKS
+
+
+def describe() -> dict[str, Any]:
+    """Processor, system, interpreter, and the packages that matter to a request."""
+    model = ""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text(encoding="utf-8").splitlines()
+        model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
+    names = ("aiohttp", "msgspec", "starlette", "uvicorn", "uvloop", "httptools")
+    return {
+        "cpu": model or platform.processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": sys.version.split()[0],
+        "load_before": os.getloadavg()[0],
+        "packages": {name: metadata.version(name) for name in names},
+    }

@@ -1,0 +1,156 @@
+"""CPU time of the gateway process for one unary call, and for one streamed token.
+
+    python -m bench.serving_cpu --json serving_cpu.json
+
+Everything is on: key check, guards in their own process, adapter routing, logprobs read for
+confidence, recording. The worker is a stub that answers at once, the load is fixed, and CPU time
+(user and system) is read from /proc before and after: far steadier than requests per second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.load import make_call, run_load
+from bench.machine import cpu_seconds, describe
+from tests.acceptance.live import wait_for
+from tests.integration.stack import Process, Stack
+from tests.stub.server import free_port
+
+QUESTION = [
+    {"role": "system", "content": "You are the help desk of a parcel service. Be brief."},
+    {"role": "user", "content": "My parcel should have come on Monday. Where can it be?"},
+]
+ANSWER = (
+    "I am sorry that your parcel is late. It left the depot on Monday morning, and the driver "
+    "could not find the entrance. It will come tomorrow before noon."
+)
+
+
+@dataclass(frozen=True)
+class RemoteStub:
+    """A stub worker in a process of its own."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+def _listens(family: socket.AddressFamily, address: Any) -> bool:
+    with socket.socket(family) as probe:
+        try:
+            probe.connect(address)
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def everything(home: Path, guard_socket: Path | None = None) -> Iterator[Stack]:
+    """Stub worker, guard process, controller and gateway, with `support@1` promoted.
+
+    `guard_socket` is that of a guard process that runs already.
+    """
+    with ExitStack() as cleanup:
+        logs = home / "processes"
+        logs.mkdir(parents=True)
+
+        def start(name: str, *arguments: str) -> Process:
+            process = Process(name, arguments, logs).start()
+            cleanup.callback(process.stop)
+            return process
+
+        stub = RemoteStub(free_port())
+        start("stub", "tests.stub.worker", "--port", str(stub.port), "--text", ANSWER)
+        if guard_socket is None:
+            guard_socket = logs / "guard.sock"
+            start("guard", "guardrails.process", "--socket", str(guard_socket))
+        address = str(guard_socket)
+        if not wait_for(lambda: _listens(socket.AF_UNIX, address), 120):
+            raise RuntimeError("the guard process did not start")
+        wait_for(lambda: _listens(socket.AF_INET, ("127.0.0.1", stub.port)), 20)
+        stack = Stack(home / "stack", guard_socket, [stub])  # type: ignore[list-item]
+        cleanup.callback(stack.stop)
+        stack.start()
+        stack.publish("support", stack.source("one", seed=1))
+        if not stack.routable("support"):
+            raise RuntimeError(f"the adapter is not served:\n{stack.controller.tail()}")
+        yield stack
+
+
+async def _run(stack: Stack, call: bytes, calls: int, connections: int) -> dict[str, float]:
+    before, began = cpu_seconds(stack.gateway.pid), time.perf_counter()
+    await run_load(stack.port, call, calls=calls, connections=connections)
+    # What was put off (recording) belongs to the calls that caused it.
+    await asyncio.sleep(0.3)
+    cpu = cpu_seconds(stack.gateway.pid) - before
+    return {"cpu_s": round(cpu, 3), "wall_s": round(time.perf_counter() - began, 3)}
+
+
+def measure(
+    stack: Stack, *, stream: bool, calls: int, runs: int, warm_up: int, connections: int
+) -> dict[str, Any]:
+    """Measure one kind of call; the median over the runs, in microseconds of CPU time per unit."""
+    body = {"model": "support", "messages": QUESTION, "stream": stream, "max_tokens": 256}
+    call = make_call("/v1/chat/completions", stack.live.api_key, body)
+    with stack.live.http() as http:
+        plain = http.post("/v1/chat/completions", json=body | {"stream": False}).json()
+    tokens = plain["usage"]["completion_tokens"]
+    units = calls * (tokens if stream else 1)
+    asyncio.run(_run(stack, call, warm_up, connections))
+    done = [asyncio.run(_run(stack, call, calls, connections)) for _ in range(runs)]
+    costs = [run["cpu_s"] / units * 1e6 for run in done]
+    return {
+        "unit": "streamed token" if stream else "request",
+        "median_us": round(statistics.median(costs), 1),
+        "all_us": [round(cost, 1) for cost in costs],
+        "calls": calls,
+        "tokens_per_answer": tokens,
+        "connections": connections,
+        "runs": done,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print, and write the JSON where asked."""
+    parser = argparse.ArgumentParser(description="CPU time per call of the serving path.")
+    parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--streams", type=int, default=500)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    options = parser.parse_args(argv)
+    figures: dict[str, Any] = {"machine": describe()}
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, everything(Path(folder)) as stack:
+        shared = {"runs": options.runs, "connections": options.connections}
+        figures["unary"] = measure(
+            stack, stream=False, calls=options.calls, warm_up=options.calls // 4, **shared
+        )
+        figures["streamed"] = measure(
+            stack, stream=True, calls=options.streams, warm_up=options.streams // 4, **shared
+        )
+    for name in ("unary", "streamed"):
+        found = figures[name]
+        print(
+            f"{name:9} {found['median_us']:8.1f} us of CPU per {found['unit']}  {found['all_us']}"
+        )
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

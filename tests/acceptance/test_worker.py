@@ -1,0 +1,194 @@
+"""Adapters on real vLLM: proven, swapped under load, aborted, and back after a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from .conftest import processes_of
+from .live import Live, wait_for
+
+CHAT = "/v1/chat/completions"
+ASK = [{"role": "user", "content": "My parcel has not arrived. What can I do?"}]
+SWAPS = 10
+STREAMS = 8
+
+
+def body(model: str, **more: Any) -> dict[str, Any]:
+    return {"model": model, "messages": ASK, "max_tokens": 4, "temperature": 0} | more
+
+
+def worker_url(live: Live) -> str:
+    with live.admin() as admin:
+        workers = admin.get("/admin/v1/workers").json()
+    listed = workers.get("data") or workers.get("workers") if isinstance(workers, dict) else workers
+    return str(listed[0]["url"]).rstrip("/")
+
+
+def running(url: str) -> float:
+    text = httpx.get(f"{url}/metrics", timeout=30).text
+    found = re.findall(r"^vllm:num_requests_running\{[^}]*\} (\S+)$", text, re.MULTILINE)
+    return sum(map(float, found))
+
+
+def effects(live: Live, alias: str) -> str:
+    return str(live.adapter(alias)).lower()
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_shipped_adapters_are_proven(live: Live, at: int) -> None:
+    alias = live.aliases[at]
+    assert wait_for(lambda: "'effective'" in effects(live, alias), 120, 1)
+    assert "no_effect" not in effects(live, alias)
+    assert "mismatch" not in effects(live, alias)
+
+
+def test_adapters_answer_otherwise_than_the_base(live: Live) -> None:
+    with live.client() as client:
+        texts = [
+            client.chat.completions.create(**body(model, max_tokens=12)).choices[0].message.content
+            for model in ("base", *live.aliases)
+        ]
+    assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "unary"])
+def test_leaving_stops_the_generation(live: Live, stream: bool) -> None:
+    url = worker_url(live)
+    assert wait_for(lambda: running(url) == 0, 60)
+    prompt = [{"role": "user", "content": "Tell a very long story about the sea."}]
+    call = body("base", stream=stream, max_tokens=800, messages=prompt)
+    for pause in (0.0, 1.0):
+        with live.http() as http:
+            leave = threading.Event()
+
+            def ask(http: httpx.Client = http, leave: threading.Event = leave) -> None:
+                try:
+                    with http.stream("POST", CHAT, json=call, timeout=60) as answer:
+                        leave.wait(30)
+                        answer.close()
+                except httpx.HTTPError:
+                    pass
+
+            if stream:
+                thread = threading.Thread(target=ask)
+                thread.start()
+                assert wait_for(lambda: running(url) == 1, 20)
+                time.sleep(pause)
+                leave.set()
+                thread.join()
+            else:
+                with pytest.raises(httpx.ReadTimeout):
+                    http.post(CHAT, json=call, timeout=2 + pause)
+            assert wait_for(lambda: running(url) == 0, 2), "the worker still generates"
+
+
+async def test_ten_swaps_under_eight_streams(live: Live) -> None:
+    first, second = await asyncio.to_thread(two_versions, live)
+    failed: list[str] = []
+    seen: list[str] = []
+    over = asyncio.Event()
+
+    async def keep_asking() -> None:
+        async with live.async_client() as client:
+            while not over.is_set():
+                try:
+                    stream = await client.chat.completions.create(**body(live.alias), stream=True)
+                    models = {chunk.model async for chunk in stream}
+                except Exception as error:
+                    failed.append(repr(error))
+                    continue
+                seen.extend(models)
+                if len(models) != 1:
+                    failed.append(str(models))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(STREAMS):
+            group.create_task(keep_asking())
+        for at in range(SWAPS):
+            await asyncio.sleep(2)
+            await asyncio.to_thread(promote, live, (first, second)[at % 2])
+        await asyncio.sleep(2)
+        over.set()
+    assert failed == []
+    assert set(seen) == {f"{live.alias}@{first}", f"{live.alias}@{second}"}
+    await asyncio.to_thread(promote, live, first)
+
+
+def promote(live: Live, number: int) -> None:
+    with live.admin() as admin:
+        answer = admin.post(f"/admin/v1/adapters/{live.alias}/promote", json={"version": number})
+    assert answer.status_code == 200, answer.text
+
+
+def two_versions(live: Live) -> tuple[int, int]:
+    """The alias's first version, and a second one made of the other shipped adapter's bytes."""
+    with live.admin() as admin:
+        other = live.adapter(live.aliases[1])
+        digest = re.search(r"[0-9a-f]{64}", str(other))
+        assert digest is not None
+        folder = live.home / "storage" / "adapters" / digest[0]
+        files = [("files", (path.name, path.read_bytes())) for path in folder.iterdir()]
+        made = admin.post(f"/admin/v1/adapters/{live.alias}/versions", files=files)
+        assert made.status_code in (200, 201), made.text
+        number = int(made.json()["version"])
+
+        def callable_now() -> bool:
+            answer = admin.post(CHAT, json=body(f"{live.alias}@{number}", max_tokens=1))
+            return answer.status_code == 200 or bool(answer.status_code == 403)
+
+        assert wait_for(callable_now, 120, 1)
+
+        def promotable() -> bool:
+            path = f"/admin/v1/adapters/{live.alias}/promote"
+            return admin.post(path, json={"version": number}).status_code == 200
+
+        assert wait_for(promotable, 120, 1)
+    promote(live, 1)
+    return 1, number
+
+
+def vllm_processes(live: Live) -> list[psutil.Process]:
+    found = []
+    for process in processes_of(live.home):
+        try:
+            if "vllm.entrypoints" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_killed_worker_is_back_with_its_adapters(live: Live) -> None:
+    [worker] = vllm_processes(live)[:1]
+    old = worker.pid
+    worker.kill()
+    killed = time.monotonic()
+    statuses: list[int] = []
+    answer = None
+    with live.http() as http:
+        while time.monotonic() - killed < 150:
+            began = time.monotonic()
+            answer = http.post(CHAT, json=body(live.alias, max_tokens=2))
+            statuses.append(answer.status_code)
+            if answer.status_code == 200:
+                break
+            assert answer.status_code == 503, answer.text
+            assert int(answer.headers["retry-after"]) > 0
+            assert time.monotonic() - began < 15
+    back = time.monotonic() - killed
+    assert answer is not None
+    assert answer.status_code == 200, statuses
+    assert back < 120
+    assert all(process.pid != old for process in vllm_processes(live))
+    for alias in live.aliases:
+        with live.client() as client:
+            assert client.chat.completions.create(**body(alias)).model.startswith(f"{alias}@")
+        assert "no_effect" not in effects(live, alias)

@@ -1,0 +1,214 @@
+"""A whole gateway on stub workers: real processes, real guards, a database of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from deploy.migrations import upgrade
+from gateway.registry.service import Registry
+from gateway.settings import GatewaySettings, WorkerSettings
+from tests.acceptance.live import Live, wait_for
+from tests.stub.server import StubWorker, free_port
+
+from .adapters import BASE, add_fingerprint, make_adapter, make_base
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GUARD = "guardrails.process"
+
+
+class Process:
+    """A child process whose output goes to a file."""
+
+    def __init__(self, name: str, arguments: Sequence[str], logs: Path) -> None:
+        self.name = name
+        self.arguments = [sys.executable, "-m", *arguments]
+        self.log = logs / f"{name}.log"
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        """Start it; output is appended to the log."""
+        with self.log.open("ab") as out:
+            self._popen = subprocess.Popen(
+                self.arguments,
+                cwd=REPOSITORY,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            )
+        return self
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._popen is not None
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._popen is not None and self._popen.poll() is None
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it; killed if it does not end within 15 seconds."""
+        if self._popen is None:
+            return
+        if self._popen.poll() is None:
+            self._popen.send_signal(how)
+            try:
+                self._popen.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                self._popen.kill()
+                self._popen.wait()
+                raise AssertionError(f"{self.name} did not end:\n{self.tail()}") from None
+        self._popen = None
+
+    def tail(self, lines: int = 40) -> str:
+        """The end of its log."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+
+class Stack:
+    """One gateway and one controller over stub workers.
+
+    `options` replace fields of `GatewaySettings`. The app's key may call every alias of the
+    default tenant.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        guard_socket: Path,
+        workers: Sequence[StubWorker],
+        *,
+        controller: bool = True,
+        **options: Any,
+    ) -> None:
+        self.home = home
+        self.workers = list(workers)
+        for name in ("logs", "storage", "outbox", "sources"):
+            (home / name).mkdir(parents=True)
+        self.port = free_port()
+        given: dict[str, Any] = {
+            "database_url": f"sqlite:///{home / 'adapterloop.db'}",
+            "storage": home / "storage",
+            "outbox": home / "outbox",
+            "guard_socket": guard_socket,
+            "import_roots": (home / "sources",),
+            "workers": tuple(
+                WorkerSettings(name=f"stub-{at}", url=worker.url)
+                for at, worker in enumerate(workers)
+            ),
+            "base_model": BASE,
+            "base_model_path": make_base(home / "models"),
+            "port": self.port,
+        }
+        self.settings = GatewaySettings(**given | options)
+        path = home / "settings.json"
+        path.write_text(self.settings.model_dump_json())
+        module = "tests.integration.serve"
+        self.gateway = Process("gateway", [module, "gateway", str(path)], home / "logs")
+        self.controller = Process("controller", [module, "controller", str(path)], home / "logs")
+        self._with_controller = controller
+        self.live: Live
+
+    def start(self, *, ready: bool = True) -> Self:
+        """Migrate, make keys, start; returns when the gateway is ready."""
+        upgrade(self.settings.database_url)
+        registry = Registry.from_settings(self.settings)
+        registry.prepare()
+        keys = [
+            registry.create_key(tenant="default", owner=role, role=role)[0]
+            for role in ("app", "admin", "reviewer")
+        ]
+        registry.close()
+        self.live = Live(
+            base_url=f"http://127.0.0.1:{self.port}/v1",
+            api_key=keys[0],
+            admin_key=keys[1],
+            reviewer_key=keys[2],
+            home=self.home,
+        )
+        self.gateway.start()
+        if self._with_controller:
+            self.controller.start()
+        if ready:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self, seconds: float = 60) -> None:
+        """Wait until `/health/ready` says 200."""
+        deadline, last = time.monotonic() + seconds, "nothing listens"
+        while time.monotonic() < deadline and self.gateway.alive:
+            try:
+                answer = httpx.get(f"{self.live.root}/health/ready", timeout=15)
+                if answer.status_code == 200:
+                    return
+                last = answer.text
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(
+            f"the gateway is not ready: {last}\n{self.gateway.tail()}\n{self.controller.tail()}"
+        )
+
+    def health(self, kind: str) -> int:
+        """The status of `/health/live` or `/health/ready`; 0 when nothing listens."""
+        try:
+            return httpx.get(f"{self.live.root}/health/{kind}", timeout=15).status_code
+        except httpx.HTTPError:
+            return 0
+
+    def stop(self) -> None:
+        """End gateway and controller; they must end when asked."""
+        try:
+            self.gateway.stop()
+        finally:
+            self.controller.stop()
+
+    def source(self, name: str, **options: Any) -> Path:
+        """Make a tiny adapter in a folder that the gateway may import from."""
+        scale = options.pop("scale", 1.0)
+        folder = make_adapter(self.home / "sources" / name, **options)
+        return add_fingerprint(folder, scale=scale)
+
+    def register(self, alias: str, folder: Path) -> httpx.Response:
+        """Ask for a new version from a folder on this machine."""
+        with self.live.admin() as admin:
+            return admin.post(f"/admin/v1/adapters/{alias}/versions", json={"path": str(folder)})
+
+    def promote(self, alias: str, number: int) -> httpx.Response:
+        """Ask for a promotion, once."""
+        with self.live.admin() as admin:
+            return admin.post(f"/admin/v1/adapters/{alias}/promote", json={"version": number})
+
+    def publish(self, alias: str, folder: Path, *, promote: bool = True) -> int:
+        """Register a version, wait until it may be promoted, and promote it; its number."""
+        answer = self.register(alias, folder)
+        assert answer.status_code == 201, answer.text
+        number = int(answer.json()["version"])
+        if promote:
+            last = wait_for(lambda: (r := self.promote(alias, number)).status_code == 200 and r, 30)
+            assert last, f"{self.promote(alias, number).text}\n{self.controller.tail()}"
+        else:
+            assert wait_for(lambda: self.callable(f"{alias}@{number}"), 30), self.controller.tail()
+        return number
+
+    def callable(self, model: str) -> bool:
+        """Whether a call to a model is answered."""
+        body = {"model": model, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+        with self.live.http() as http:
+            return http.post("/v1/chat/completions", json=body).status_code == 200
+
+    def routable(self, model: str, seconds: float = 20) -> bool:
+        """Whether a model becomes callable in time."""
+        return bool(wait_for(lambda: self.callable(model), seconds))

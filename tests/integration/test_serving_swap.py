@@ -1,0 +1,87 @@
+"""Promotions and rollbacks under load: no call fails, and none gets another version's words."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import httpx
+import pytest
+
+from tests.stub.script import Script
+from tests.stub.server import StubWorker
+
+from .stack import Stack
+from .wire import CHAT, body_for, read
+
+pytestmark = pytest.mark.timeout(120)
+
+STREAMS = 8
+SWAPS = 10
+
+
+class Load:
+    """Keeps streams going until told to stop; collects what came."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.over = False
+        self.failed: list[str] = []
+        self.models: list[str] = []
+        self._stack = stack
+
+    async def run(self) -> None:
+        headers = {"authorization": f"Bearer {self._stack.live.api_key}"}
+        async with httpx.AsyncClient(headers=headers, timeout=60) as client:
+            while not self.over:
+                await self._one(client)
+
+    async def _one(self, client: httpx.AsyncClient) -> None:
+        body = body_for(CHAT, "support", "Who are you?", stream=True)
+        answer = await client.post(self._stack.live.root + CHAT, json=body)
+        if answer.status_code != 200:
+            self.failed.append(answer.text)
+            return
+        got = read(CHAT, answer.text, stream=True)
+        said = re.match(r"I am (support@\d+)-[0-9a-f]{8}\.", got.text)
+        if not got.done or got.error or said is None or said[1] != got.model:
+            self.failed.append(answer.text)
+        else:
+            self.models.append(got.model)
+
+
+async def test_ten_swaps_under_eight_streams(stack: Stack, stub: StubWorker) -> None:
+    stub.script = Script(delay=0.01)
+    load = Load(stack)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(STREAMS):
+            group.create_task(load.run())
+        for at in range(SWAPS):
+            await asyncio.sleep(0.4)
+            await asyncio.to_thread(swap, stack, at)
+        await asyncio.sleep(1.0)
+        load.over = True
+    assert load.failed == []
+    assert set(load.models) == {"support@1", "support@2"}
+    assert stack.promote("support", 2).status_code == 200
+
+
+def swap(stack: Stack, at: int) -> None:
+    """Promote the two versions in turn; every third time by a rollback."""
+    if at % 3 == 2:
+        with stack.live.admin() as admin:
+            answer = admin.post("/admin/v1/adapters/support/rollback")
+    else:
+        answer = stack.promote("support", 1 + at % 2)
+    assert answer.status_code in (200, 409), answer.text
+
+
+async def test_a_swap_is_seen_within_a_second(stack: Stack) -> None:
+    for number in (1, 2):
+        await asyncio.to_thread(stack.promote, "support", number)
+        await asyncio.sleep(1.0)
+        async with stack.live.async_client() as client:
+            answer = await client.chat.completions.create(
+                model="support", messages=[{"role": "user", "content": "x"}]
+            )
+        assert answer.model == f"support@{number}"
+        assert f"support@{number}-" in (answer.choices[0].message.content or "")
