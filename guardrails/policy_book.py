@@ -119,20 +119,16 @@ def _explain(error: ValidationError, node: yaml.Node | None, source: str) -> str
 def _line_of(node: yaml.Node | None, place: tuple[Any, ...]) -> int:
     """Line of the deepest node on the way to `place` that the file has."""
     line = 1
-    for part in (*place, None):
-        if node is None:
-            break
-        line = node.start_mark.line + 1
+    for part in place:
         if isinstance(node, yaml.MappingNode):
             pairs = {key.value: (key, value) for key, value in node.value}
             if part not in pairs:
                 break
             key, node = pairs[part]
             line = key.start_mark.line + 1
-            if not isinstance(node, yaml.CollectionNode):
-                break
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
             node = node.value[part]
+            line = node.start_mark.line + 1
         else:
             break
     return line

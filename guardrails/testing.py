@@ -23,7 +23,7 @@ class FakeJudge:
         self.script = dict(script or {})
         self.down = down
         self.calls: list[tuple[tuple[str, ...], tuple[Passage, ...]]] = []
-        self.versions = {name: "fake" for name in CATALOG}
+        self.versions = dict.fromkeys(CATALOG, "fake")
 
     async def judge(
         self, guards: Sequence[str], passages: Sequence[Passage]

@@ -29,7 +29,7 @@ _YOU = (
     r"|ribs|jaw|body)\b)"
 )
 _MEAN = (
-    r"(?:dumb|stupid|brainless|spineless|incompetent|useless|worthless|pathetic|filthy|ugly"
+    r"(?:dumb(?:est)?|stupid(?:est)?|ugliest|filthiest|vilest|brainless|spineless|incompetent|useless|worthless|pathetic|filthy|ugly"
     r"|miserable|disgusting|revolting|vile|ignorant|rotten|idiotic|moronic|clueless|repulsive"
     r"|dim-?witted|half-?witted|two-faced|whiny|good-for-nothing|wretched|contemptible)"
 )
@@ -55,7 +55,8 @@ _HOSTILE = re.compile(
         (
             rf"{_WILL} {_VIOLENCE}{_YOU}",
             rf"{_ARE}{_PADDING} (?:{_MEAN}(?: {_NAME}|{_END})|{_NAME}{_END})",
-            rf"\byou {_MEAN}(?: (?:little|old|fat|{_MEAN}))* (?!(?:thing|question|mistake)s?\b)\w+",
+            rf"\byou {_MEAN}(?:,? (?:little|old|fat|{_MEAN}))*"
+            r" (?!(?:thing|question|mistake)s?\b)\w+",
             rf"\byou (?:little |old |fat |complete |total |absolute )?{_NAME}(?=[.!?,;]|$)",
             r"(?:^|[.!?,;:] |\b(?:go|just|should|and) )(?:go )?(?:and )?"
             r"(?:kill|hang|drown) yourself",
