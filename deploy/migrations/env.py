@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from alembic import context
 
-from gateway.registry import tables
+from feedback.tables import FeedbackBase
+from gateway.registry.tables import Base
 
-METADATA = [tables.Base.metadata]
+METADATA = [Base.metadata, FeedbackBase.metadata]
 
 
 def run() -> None:
