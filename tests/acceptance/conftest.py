@@ -104,7 +104,6 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             admin_key=keys["ADAPTERLOOP_ADMIN_KEY"],
             reviewer_key=keys["ADAPTERLOOP_REVIEWER_KEY"],
             home=home,
-            slow=True,
         )
         assert made.root == root
         assert (home / "keys.env").stat().st_mode & 0o777 == 0o600

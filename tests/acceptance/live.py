@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,19 +16,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Live:
-    """What `keys.env` tells, and which aliases are there. `base_url` ends in /v1.
-
-    `slow` is true where a real model answers on a CPU; tests then ask for few tokens.
-    """
+    """What `keys.env` tells, and which aliases are there. `base_url` ends in /v1."""
 
     base_url: str
     api_key: str
     admin_key: str
     reviewer_key: str
     home: Path
-    aliases: tuple[str, ...] = ("support", "triage")
-    slow: bool = False
-    facts: dict[str, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ("support",)
 
     @property
     def root(self) -> str:

@@ -137,6 +137,7 @@ class Stack:
             admin_key=keys[1],
             reviewer_key=keys[2],
             home=self.home,
+            aliases=("support", "triage"),
         )
         self.gateway.start()
         if self._with_controller:

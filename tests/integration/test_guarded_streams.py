@@ -12,6 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from guardrails.client import JudgeClient
+from guardrails.policy import default_policy
+from guardrails.types import Passage
 from tests.acceptance.live import wait_for
 from tests.stub.script import Asked, Script
 from tests.stub.server import StubWorker
@@ -39,6 +42,32 @@ HARMLESS = (
     "Grüße aus Köln 🙂👩‍👩‍👧‍👦 und viel Spaß! 日本語もできます。次の文です。\t\r\n"
     "See https://example.org/a?b=c&d=%20 for more. Dr. Smith e.g. said: 'Fine.'  \n  Bye"
 )
+
+
+FEWEST = 16  # of the 20 that the default guard must find; its own tests look at recall closer
+
+
+@pytest.fixture(scope="session")
+def foul(guard_socket: Path) -> list[str]:
+    """The sentences that the default policy blocks when the guard is asked for them alone."""
+
+    async def scores() -> list[float]:
+        client = JudgeClient(guard_socket)
+        try:
+            found = await client.judge(["toxicity"], [Passage(text) for text in SENTENCES])
+        finally:
+            await client.close()
+        return [max((one.score for one in findings), default=0.0) for findings in found]
+
+    rules = {
+        rule.guard: rule.threshold for rule in default_policy().guards if rule.stage == "output"
+    }
+    found = asyncio.run(scores())
+    kept = [
+        text for text, score in zip(SENTENCES, found, strict=True) if score >= rules["toxicity"]
+    ]
+    assert len(kept) >= FEWEST, found
+    return kept
 
 
 def numbered(texts: list[str]) -> Any:
@@ -84,9 +113,9 @@ CUTS = ["chars", 1, 2, 3]
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("cuts", CUTS)
 async def test_streamed_toxic_sentences_never_arrive(
-    stack: Stack, stub: StubWorker, route: str, cuts: str | int
+    stack: Stack, stub: StubWorker, foul: list[str], route: str, cuts: str | int
 ) -> None:
-    texts = [BEFORE + sentence + AFTER for sentence in SENTENCES]
+    texts = [BEFORE + sentence + AFTER for sentence in foul]
     stub.script = Script(
         text=numbered(texts),
         cuts="chars" if cuts == "chars" else "random",
@@ -96,21 +125,20 @@ async def test_streamed_toxic_sentences_never_arrive(
         answers = await asyncio.gather(
             *(
                 ask(stack, route, f"#{at}", stream=True, client=client, **logprobs_for(route))
-                for at in range(len(SENTENCES))
+                for at in range(len(foul))
             )
         )
-    assert len(SENTENCES) >= 20
-    for sentence, got in zip(SENTENCES, answers, strict=True):
+    for sentence, got in zip(foul, answers, strict=True):
         assert_withheld(got, sentence)
 
 
 @pytest.mark.parametrize("route", ROUTES)
 async def test_unary_toxic_sentences_never_arrive(
-    stack: Stack, stub: StubWorker, route: str
+    stack: Stack, stub: StubWorker, foul: list[str], route: str
 ) -> None:
-    stub.script = Script(text=numbered([BEFORE + sentence + AFTER for sentence in SENTENCES]))
+    stub.script = Script(text=numbered([BEFORE + sentence + AFTER for sentence in foul]))
     async with http(stack) as client:
-        for at, sentence in enumerate(SENTENCES):
+        for at, sentence in enumerate(foul):
             got = await ask(
                 stack, route, f"#{at}", stream=False, client=client, **logprobs_for(route)
             )
@@ -250,13 +278,13 @@ async def test_addresses_are_redacted_however_they_are_cut(
                 assert "@example" not in got.raw
 
 
-async def test_random_mixtures(stack: Stack, stub: StubWorker) -> None:
+async def test_random_mixtures(stack: Stack, stub: StubWorker, foul: list[str]) -> None:
     draw = random.Random(5)
     fine = ["The bus is late.", "Soup is served at one!", "Is that all?", "Your order 4711 left."]
     cases = []
     for _ in range(24):
         lead = " ".join(draw.choices(fine, k=draw.randint(1, 4)))
-        cases.append((lead, draw.choice(SENTENCES), " ".join(draw.choices(fine, k=2))))
+        cases.append((lead, draw.choice(foul), " ".join(draw.choices(fine, k=2))))
     stub.script = Script(
         text=numbered([" ".join(case) for case in cases]), cuts="random", seed=draw.randint(0, 99)
     )
@@ -315,10 +343,10 @@ async def test_guards_that_die_midway_end_the_answer(make_stack: MakeStack, tmp_
         guard.stop()
 
 
-def test_moderations_tell_the_same(stack: Stack) -> None:
+def test_moderations_tell_the_same(stack: Stack, foul: list[str]) -> None:
     with stack.live.client() as client:
-        answer = client.moderations.create(input=SENTENCES)
-    assert len(answer.results) == len(SENTENCES)
+        answer = client.moderations.create(input=foul)
+    assert len(answer.results) == len(foul)
     assert all(result.flagged for result in answer.results)
 
 
