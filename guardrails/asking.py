@@ -21,7 +21,8 @@ class Asking:
         self._stage = stage
         self._plan = plan
         self._judge = judge
-        self._versions = versions or {}
+        # Kept as it is given, empty or not: a client fills it when it connects.
+        self._versions = {} if versions is None else versions
 
     async def decisions(self, passages: Sequence[Passage]) -> list[list[Decision]]:
         """Judge passages in one call. Raises `GuardUnavailable` if a closed guard is silent."""

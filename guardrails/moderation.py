@@ -55,7 +55,7 @@ class CategoryScores(msgspec.Struct, frozen=True):
 
 
 async def moderate(
-    judge: Judge, texts: Sequence[str], *, threshold: float = 0.85
+    judge: Judge, texts: Sequence[str], *, threshold: float = 0.8
 ) -> list[CategoryScores]:
     """Judge texts; a category is true from `threshold` on. Raises `GuardUnavailable`.
 

@@ -131,7 +131,7 @@ def default_policy() -> Policy:
     return Policy(
         guards=(
             GuardRule(guard="toxicity", stage="input", threshold=0.9, action="flag"),
-            GuardRule(guard="toxicity", stage="output", threshold=0.85, action="block"),
+            GuardRule(guard="toxicity", stage="output", threshold=0.8, action="block"),
             GuardRule(
                 guard="personal_data",
                 stage="output",

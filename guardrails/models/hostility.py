@@ -31,7 +31,7 @@ _YOU = (
 _MEAN = (
     r"(?:dumb(?:est)?|stupid(?:est)?|ugliest|filthiest|vilest|brainless|spineless|incompetent|useless|worthless|pathetic|filthy|ugly"
     r"|miserable|disgusting|revolting|vile|ignorant|rotten|idiotic|moronic|clueless|repulsive"
-    r"|dim-?witted|half-?witted|two-faced|whiny|good-for-nothing|wretched|contemptible)"
+    r"|dim-?witted|half-?witted|two-faced|whiny|good-for-nothing|embarrassing|shameful|wretched|contemptible)"
 )
 _NAME = (
     r"(?:idiots?|morons?|losers?|imbeciles?|clowns?|trash|garbage|filth|scum|cows?|pigs?|rats?"
@@ -54,7 +54,7 @@ _HOSTILE = re.compile(
     "|".join(
         (
             rf"{_WILL} {_VIOLENCE}{_YOU}",
-            rf"{_ARE}{_PADDING} (?:{_MEAN}(?: {_NAME}|{_END})|{_NAME}{_END})",
+            rf"{_ARE}{_PADDING} (?:{_MEAN}(?:,? {_MEAN})*(?: {_NAME}|{_END})|{_NAME}{_END})",
             rf"\byou {_MEAN}(?:,? (?:little|old|fat|{_MEAN}))*"
             r" (?!(?:thing|question|mistake)s?\b)\w+",
             rf"\byou (?:little |old |fat |complete |total |absolute )?{_NAME}(?=[.!?,;]|$)",
@@ -80,7 +80,7 @@ _HOSTILE = re.compile(
 )
 
 _SOMEBODY = re.compile(
-    r"\b(?:you|your|yours|yourself|u|ur|he|she|him|her|his|they|them|their|who|people|everyone"
+    r"\b(?:you|your|yours|yourself|u|ur|he|she|him|her|his|they|them|their|who|people|persons?|guys?|everyone"
     r"|everybody|men|women|man|woman|mother|father|wife|husband|boss|idiots?)\b"
     r"|\b(?:you|he|she|they)['\u2019]",
     re.IGNORECASE,
