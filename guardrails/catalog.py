@@ -14,8 +14,7 @@ from types import MappingProxyType
 from typing import Literal
 
 # Any character that a phone, card or account number can go on with after a space.
-_NUMBER_RUN = re.compile(r"[\d+(\uff0b\uff08][^A-Za-z]*\Z")
-_LAST_WORD = re.compile(r"\S*\Z")
+_NUMBER_START = re.compile(r"[\d+(\uff0b\uff08]")
 
 MAX_WORD = 320
 """Longest span without white space that a span-level guard may find, in characters."""
@@ -47,8 +46,9 @@ class GuardSpec:
 
 def last_word(text: str) -> int:
     """Length of the run without white space that ends the text, `MAX_WORD` at most."""
-    found = _LAST_WORD.search(text, max(0, len(text) - MAX_WORD))
-    return 0 if found is None else len(text) - found.start()
+    if not text or text[-1].isspace():
+        return 0
+    return len(text[-MAX_WORD:].rsplit(None, 1)[-1])
 
 
 def number_run(text: str) -> int:
@@ -58,7 +58,11 @@ def number_run(text: str) -> int:
     account numbers hold no full stop. So the part from the first digit, plus sign or bracket after
     the last letter is all that could belong to what comes next.
     """
-    found = _NUMBER_RUN.search(text)
+    start = len(text)
+    # From the end back: most sentences end with a letter, a full stop and a space.
+    while start and not (text[start - 1].isascii() and text[start - 1].isalpha()):
+        start -= 1
+    found = _NUMBER_START.search(text, start)
     return 0 if found is None else len(text) - found.start()
 
 

@@ -72,6 +72,8 @@ class StagePlan:
 
     def decide(self, passage: Passage, findings: Sequence[Finding]) -> list[Decision]:
         """Put the rules to the findings of one passage, those of `phrases` included."""
+        if not findings and self.phrases is None:
+            return []
         if self.phrases is not None:
             findings = [*findings, *self.phrases.find(passage)]
         return [
