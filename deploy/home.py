@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# sockaddr_un holds 108 bytes, the last of them a zero.
-LONGEST_SOCKET_PATH = 107
+# sockaddr_un holds 108 bytes, the last of them a zero; supervisord binds under a longer name first
+# (a dot and a process id).
+LONGEST_SOCKET_PATH = 107 - 9
 
 
 @dataclass(frozen=True, slots=True)

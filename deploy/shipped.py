@@ -17,12 +17,12 @@ from gateway.registry.snapshot import Version, VersionState
 
 ACTOR = "adapterloop up"
 VERIFY_SECONDS = 180.0
-_FOLDER = re.compile(r"(?P<alias>[a-z0-9][a-z0-9._-]*)@(?P<number>[1-9][0-9]*)")
+_FOLDER = re.compile(r"(?P<alias>[a-z0-9][a-z0-9._-]*)-(?P<number>[1-9][0-9]*)")
 
 
 def folders(root: Path = EXAMPLES) -> Iterator[tuple[str, Path]]:
-    """Yield alias and folder of each shipped adapter (`support@1`), by alias and number."""
-    matches = [(_FOLDER.fullmatch(path.name), path) for path in root.glob("*@*") if path.is_dir()]
+    """Yield alias and folder of each shipped adapter (`support-1`), by alias and number."""
+    matches = [(_FOLDER.fullmatch(path.name), path) for path in root.glob("*-*") if path.is_dir()]
     ordered = sorted((m["alias"], int(m["number"]), path) for m, path in matches if m)
     for alias, _, path in ordered:
         yield alias, path

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import http.client
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 from deploy.home import Home
 from deploy.processes import MARK, ROLE, die_with_parent, find, stop
@@ -89,7 +91,8 @@ def _section(home: Home, program: Program) -> dict[str, str]:
         "killasgroup": "true",
         "stopwaitsecs": str(program.stop_seconds),
         "redirect_stderr": "true",
-        "stdout_logfile": _escape(str(home.logs / f"{program.name}.log")),
+        # Supervisor expands this value twice.
+        "stdout_logfile": _escape(_escape(str(home.logs / f"{program.name}.log"))),
         "stdout_logfile_maxbytes": LOG_BYTES,
         "stdout_logfile_backups": LOG_BACKUPS,
     }
@@ -164,18 +167,37 @@ def wait_until_gone(home: Home, patience_s: float = STOP_PATIENCE_S) -> bool:
 
 def states(home: Home) -> list[State]:
     """Ask the supervisord of `home`; [] when it does not answer."""
-    from supervisor.xmlrpc import SupervisorTransport
-
-    address = f"unix://{home.socket('supervisor')}"
+    connection = _UnixConnection(home.socket("supervisor"))
     try:
-        proxy = xmlrpc.client.ServerProxy("http://home", SupervisorTransport("", "", address))
-        answer: Any = proxy.supervisor.getAllProcessInfo()
-    except (OSError, xmlrpc.client.Error, HTTPException):
+        connection.request(
+            "POST",
+            "/RPC2",
+            xmlrpc.client.dumps((), "supervisor.getAllProcessInfo"),
+            {"content-type": "text/xml"},
+        )
+        (rows,), _ = xmlrpc.client.loads(connection.getresponse().read())
+    except (OSError, xmlrpc.client.Error, http.client.HTTPException, ExpatError):
         return []
+    finally:
+        connection.close()
+    answer: Any = rows
     return [
         State(str(row["name"]), str(row["statename"]), str(row["description"]), int(row["pid"]))
         for row in answer
     ]
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=5)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
 
 
 def tail(log: Path, lines: int = 12) -> str:

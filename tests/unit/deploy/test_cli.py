@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from deploy import api
+from deploy.cli import cli
+from deploy.config import Config
+from deploy.home import Home, write_env
+
+HEAVY = ("torch", "transformers", "sqlalchemy", "fastapi", "aiohttp", "httpx", "alembic")
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom deploy.cli import cli\n"
+        "cli(['--help'], standalone_mode=False)\n"
+        f"print('HEAVY', [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in run.stdout
+    for name in ("up", "setup", "doctor", "keys", "adapters", "worker", "migrate"):
+        assert name in run.stdout
+
+
+@pytest.mark.parametrize("name", cli.list_commands(None))  # type: ignore[arg-type]
+def test_every_command_has_help(name: str) -> None:
+    result = CliRunner().invoke(cli, [name, "--help"])
+    assert result.exit_code == 0
+    assert result.output.startswith("Usage:")
+
+
+def test_config_check_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("port: 8000\nprot: 1\n", encoding="utf-8")
+    result = CliRunner().invoke(cli, ["config", "check", str(path)])
+    assert (result.exit_code, result.output) == (1, f"{path}:2: prot: no such setting\n")
+
+
+def test_config_show_is_a_file_that_checks(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(cli, ["config", "show"]).output
+    path = tmp_path / "shown.yaml"
+    path.write_text(shown, encoding="utf-8")
+    result = CliRunner().invoke(cli, ["config", "check", str(path)])
+    assert result.output == f"{path}: ok\n"
+
+
+def test_keys_without_a_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.setenv("ADAPTERLOOP_HOME", str(tmp_path / "home"))
+    run = CliRunner().invoke
+    assert run(cli, ["migrate"]).exit_code == 0
+    secret = run(cli, ["keys", "create", "--owner", "shop", "--alias", "support"]).output.strip()
+    listed = run(cli, ["keys", "list"]).output
+    assert secret.startswith("sk-")
+    assert secret not in listed
+    assert "support  shop" in listed
+    number = listed.split()[0]
+    assert run(cli, ["keys", "revoke", number]).exit_code == 0
+    assert "revoked" in run(cli, ["keys", "list"]).output
+    assert run(cli, ["keys", "revoke", "99"]).exit_code == 1
+
+
+def test_adapters_without_keys_say_where_they_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTERLOOP_HOME", str(tmp_path))
+    result = CliRunner().invoke(cli, ["adapters", "list"])
+    assert result.exit_code == 1
+    assert "adapterloop up" in result.output
+
+
+class Gateway:
+    """Answers the admin API from a table; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[httpx.Response]] = {}
+        self.asked: list[tuple[str, bytes]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        key = f"{request.method} {request.url.path}"
+        self.asked.append((key, request.read()))
+        assert request.headers["authorization"] == "Bearer sk-admin"
+        answers = self.answers[key]
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gateway:
+    monkeypatch.setenv("ADAPTERLOOP_HOME", str(tmp_path))
+    keys = {"ADAPTERLOOP_ADMIN_KEY": "sk-admin", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+    write_env(Home(Config().home).keys, keys)
+    gateway = Gateway()
+    real = httpx.Client
+
+    def client(**options: object) -> httpx.Client:
+        return real(transport=httpx.MockTransport(gateway), **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(api.httpx, "Client", client)
+    return gateway
+
+
+def alias(state: str) -> httpx.Response:
+    version = {"version": 2, "state": state, "sha256": "ab" * 32}
+    return httpx.Response(200, json={"alias": "support", "stable": 1, "versions": [version]})
+
+
+def test_promote_waits_for_the_proof(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    states = ["registered", "verifying", "candidate"]
+    gateway.answers["GET /admin/v1/adapters/support"] = [alias(state) for state in states]
+    gateway.answers["POST /admin/v1/adapters/support/promote"] = [httpx.Response(200, json={})]
+    result = CliRunner().invoke(cli, ["adapters", "promote", "support", "2"])
+    assert result.exit_code == 0, result.output
+    assert "verifying support@2" in result.output
+    assert gateway.asked[-1] == ("POST /admin/v1/adapters/support/promote", b'{"version":2}')
+
+
+def test_promote_refuses_what_was_rejected(gateway: Gateway) -> None:
+    gateway.answers["GET /admin/v1/adapters/support"] = [alias("rejected")]
+    result = CliRunner().invoke(cli, ["adapters", "promote", "support", "2"])
+    assert result.exit_code == 1
+    assert "rejected" in result.output
+
+
+def test_promote_of_a_missing_version_names_those_there_are(gateway: Gateway) -> None:
+    gateway.answers["GET /admin/v1/adapters/support"] = [alias("candidate")]
+    result = CliRunner().invoke(cli, ["adapters", "promote", "support", "7"])
+    assert result.output == "support@7 does not exist; versions: 2\n"
+
+
+def test_a_refusal_is_the_gateways_message(gateway: Gateway) -> None:
+    body = {"error": {"message": "No adapter is published under this name."}}
+    gateway.answers["GET /admin/v1/adapters/nope"] = [httpx.Response(404, json=body)]
+    result = CliRunner().invoke(cli, ["adapters", "list", "nope"])
+    assert (result.exit_code, result.output) == (1, "No adapter is published under this name.\n")
+
+
+def test_no_gateway_is_said(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(Gateway, "__call__", lambda self, request: refuse(request))
+    result = CliRunner().invoke(cli, ["adapters", "list"])
+    assert result.exit_code == 1
+    assert "no gateway answers at http://127.0.0.1:9" in result.output
+
+
+def test_add_uploads_the_folders_files(gateway: Gateway, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
+        (folder / name).write_text(name, encoding="utf-8")
+    answer = {"alias": "support", "version": 3, "state": "registered", "sha256": "cd" * 32}
+    path = "POST /admin/v1/adapters/support/versions"
+    gateway.answers[path] = [httpx.Response(201, json=answer)]
+    result = CliRunner().invoke(cli, ["adapters", "add", "support", str(folder)])
+    assert result.output == "support@3  registered  cdcdcdcdcdcd\n"
+    body = gateway.asked[0][1]
+    assert b'filename="adapter_model.safetensors"' in body
+    assert b"README" not in body
+
+
+def test_rollout_sends_its_steps(gateway: Gateway) -> None:
+    gateway.answers["GET /admin/v1/adapters/support"] = [alias("candidate")]
+    gateway.answers["POST /admin/v1/adapters/support/rollout"] = [httpx.Response(200, json={})]
+    run = CliRunner().invoke
+    result = run(cli, ["adapters", "rollout", "support", "2", "--steps", "0.1,1"])
+    assert "10% of the callers" in result.output
+    assert gateway.asked[-1][1] == b'{"version":2,"steps":[0.1,1.0]}'
+    assert run(cli, ["adapters", "rollout", "support", "2", "--steps", "some"]).exit_code == 2

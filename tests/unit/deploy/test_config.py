@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.config import ConfigError, load, unknown_variables
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "adapterloop.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_need_no_file() -> None:
+    config = load()
+    assert (config.port, config.workers, config.model) == (8000, (), "")
+    assert config.home == Path(".adapterloop").resolve()
+
+
+def test_the_file_is_read_where_the_variable_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, "port: 9000\nlimits:\n  max_tokens: 64\n")
+    monkeypatch.setenv("ADAPTERLOOP_CONFIG", str(path))
+    assert (load().port, load().limits.max_tokens) == (9000, 64)
+
+
+def test_variables_win_over_the_file_and_leave_its_siblings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, "port: 9000\nlimits:\n  max_tokens: 64\n  max_n: 2\n")
+    monkeypatch.setenv("ADAPTERLOOP_PORT", "9100")
+    monkeypatch.setenv("ADAPTERLOOP_LIMITS__MAX_TOKENS", "128")
+    config = load(path)
+    assert (config.port, config.limits.max_tokens, config.limits.max_n) == (9100, 128, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("port: 8000\nhots: x\n", ":2: hots: no such setting"),
+        ("port: none\n", ":1: port: "),
+        ("limits:\n  max_n: 4\n  max_tokens: -1\n", ":3: limits.max_tokens: "),
+        ("workers:\n  - name: a\n    url: http://a\n    kind: 7\n", ":4: workers."),
+        ("workers:\n  - http://a\n  - b\n", "workers: "),
+        ("port: 1\nport: 2\n", ":2: port: given before, on line 1"),
+        ("port: [1\n", ":2: "),
+        ("- a\n", ":1: expected names and values"),
+        ("local_worker:\n  speed: 3\n", ":2: local_worker.speed: no such setting"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, place: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(caught.value).startswith(str(path))
+    assert place in str(caught.value)
+
+
+def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, "port: 0\nnope: 1\n"))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_mistake_in_a_variable_is_named_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTERLOOP_PORT", "eight")
+    with pytest.raises(ConfigError, match=r"^ADAPTERLOOP_PORT: "):
+        load()
+
+
+def test_a_mistake_in_a_nested_variable_is_named_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTERLOOP_LIMITS__MAX_N", "0")
+    with pytest.raises(ConfigError, match=r"^ADAPTERLOOP_LIMITS__MAX_N: "):
+        load()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.yaml: No such file"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_an_empty_file_is_no_mistake(tmp_path: Path) -> None:
+    assert load(written(tmp_path, "# nothing yet\n")).port == 8000
+
+
+def test_workers_are_a_comma_separated_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTERLOOP_WORKERS", "http://a:8001/v1/, http://b:8001")
+    workers = load().workers
+    assert [(w.name, w.url) for w in workers] == [
+        ("worker-1", "http://a:8001"),
+        ("worker-2", "http://b:8001"),
+    ]
+
+
+def test_a_worker_without_a_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTERLOOP_WORKERS", "gpu-1:8001")
+    with pytest.raises(ConfigError, match="ADAPTERLOOP_WORKERS"):
+        load()
+
+
+def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADAPTERLOOP_HOME", "here")
+    assert load().home == tmp_path / "here"
+
+
+def test_unknown_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTERLOOP_PROT", "8000")
+    monkeypatch.setenv("ADAPTERLOOP_PORT", "8000")
+    monkeypatch.setenv("ADAPTERLOOP_LIMITS__MAX_N", "1")
+    monkeypatch.setenv("ADAPTERLOOP_ADMIN_KEY", "sk-from-keys-env")
+    assert unknown_variables() == ["ADAPTERLOOP_PROT"]
+
+
+def test_a_database_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTERLOOP_DATABASE_URL", "postgresql://me:hidden@db/loop")
+    assert "hidden" not in str(load().model_dump(mode="json"))

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import io
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from deploy import up as module
+from deploy.compose import gateway_settings
+from deploy.config import Config
+from deploy.home import Home, read_env
+from deploy.keyring import ensure_keys
+from deploy.migrations import upgrade
+from deploy.progress import Progress
+from deploy.up import CannotStart, programs
+from deploy.welcome import welcome
+from gateway.registry.db import make_engine
+from gateway.registry.keys import digest
+from gateway.registry.service import Registry
+
+URL = "http://127.0.0.1:8000"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "model").mkdir()
+    return Config(home=tmp_path / "home", model=str(tmp_path / "model"))
+
+
+@pytest.fixture
+def home(config: Config) -> Home:
+    home = Home(config.home)
+    home.create()
+    return home
+
+
+@pytest.fixture
+def registry(config: Config, home: Home) -> Iterator[Registry]:
+    settings = gateway_settings(config)
+    upgrade(settings.database_url)
+    engine = make_engine(settings.database_url)
+    registry = Registry(engine, settings.storage, base_model="model")
+    registry.prepare()
+    yield registry
+    registry.close()
+
+
+def test_a_held_home_is_one_clear_line(config: Config, home: Home) -> None:
+    again = module._alone(home, config)
+    with module._alone(home, config):
+        with pytest.raises(CannotStart, match=r"already up at http://127\.0\.0\.1:8000"):
+            again.__enter__()
+        assert json.loads(home.lock.read_text(encoding="utf-8"))["url"] == URL
+
+
+def test_a_home_whose_holder_is_gone_is_free(config: Config, home: Home) -> None:
+    home.lock.write_text('{"pid": 1, "url": "http://gone"}', encoding="utf-8")
+    with module._alone(home, config):
+        assert json.loads(home.lock.read_text(encoding="utf-8"))["url"] == URL
+
+
+def test_a_port_in_use_is_one_clear_line(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_is_free", lambda host, port: False)
+    with pytest.raises(CannotStart) as caught:
+        module._check_port(config)
+    assert "8000" in str(caught.value)
+    assert "ADAPTERLOOP_PORT" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_workers_port_is_remembered(
+    config: Config, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.worker_port.write_text("8123", encoding="utf-8")
+    monkeypatch.setattr(module, "_is_free", lambda host, port: True)
+    module._choose_worker_port(home, config)
+    assert gateway_settings(config).workers[0].url == "http://127.0.0.1:8123"
+
+
+def test_named_workers_are_not_started(config: Config) -> None:
+    assert "worker" in [program.name for program in programs(config)]
+    named = Config(home=config.home, workers="http://gpu-1:8001")
+    assert "worker" not in [program.name for program in programs(named)]
+    assert gateway_settings(named).workers[0].url == "http://gpu-1:8001"
+
+
+def test_the_gateway_stops_first() -> None:
+    order = sorted(programs(Config()), key=lambda program: -program.priority)
+    assert [program.name for program in order] == ["gateway", "controller", "guard", "worker"]
+
+
+def test_keys_are_made_once_and_work(home: Home, registry: Registry) -> None:
+    first = ensure_keys(home, registry, URL)
+    assert stat.S_IMODE(home.keys.stat().st_mode) == 0o600
+    assert first["OPENAI_BASE_URL"] == f"{URL}/v1"
+    known = registry.snapshot().keys
+    roles = {
+        known[digest(first[name])].role
+        for name in ("OPENAI_API_KEY", "ADAPTERLOOP_ADMIN_KEY", "ADAPTERLOOP_REVIEWER_KEY")
+    }
+    assert roles == {"app", "admin", "reviewer"}
+    assert ensure_keys(home, registry, URL) == first == read_env(home.keys)
+    assert len(registry.list_keys("default")) == 3
+
+
+def test_another_port_keeps_the_keys(home: Home, registry: Registry) -> None:
+    first = ensure_keys(home, registry, URL)
+    second = ensure_keys(home, registry, "http://127.0.0.1:9000")
+    assert second == first | {"OPENAI_BASE_URL": "http://127.0.0.1:9000/v1"}
+
+
+def test_keys_of_a_lost_database_are_made_anew(home: Home, registry: Registry) -> None:
+    home.keys.write_text("OPENAI_API_KEY=sk-al-of-before-it-was-lost\nMINE=1\n", encoding="utf-8")
+    values = ensure_keys(home, registry, URL)
+    assert digest(values["OPENAI_API_KEY"]) in registry.snapshot().keys
+    assert values["MINE"] == "1"
+
+
+def test_a_revoked_key_stays_revoked(home: Home, registry: Registry) -> None:
+    first = ensure_keys(home, registry, URL)
+    key = registry.snapshot().keys[digest(first["OPENAI_API_KEY"])]
+    registry.revoke_key("default", key.id)
+    assert ensure_keys(home, registry, URL)["OPENAI_API_KEY"] == first["OPENAI_API_KEY"]
+
+
+def test_the_welcome_names_what_a_person_needs(home: Home) -> None:
+    text = welcome(home, URL, "support", has_ui=False)
+    assert "keys.env" in text
+    assert '"max_tokens": 32' in text
+    assert "/ui" not in text
+    assert f"{URL}/ui" in welcome(home, URL, "support", has_ui=True)
+
+
+def test_a_program_that_keeps_ending_is_named_once(
+    config: Config, home: Home, registry: Registry
+) -> None:
+    said = io.StringIO()
+    run = module._Run(home, config, Progress(said), registry, [])
+    (home.logs / "guard.log").write_text("the last word\n", encoding="utf-8")
+    state = module.State("guard", "BACKOFF", "Exited too quickly", 0)
+    alive = SimpleNamespace(process=SimpleNamespace(poll=lambda: None), states=lambda: [state])
+    run._watch(alive)  # type: ignore[arg-type]
+    run._watch(alive)  # type: ignore[arg-type]
+    assert said.getvalue().count("the last word") == 1
