@@ -4,7 +4,8 @@ FeedbackError
 ├── Invalid       400  a field cannot be used
 ├── NotKnown      404  there is no such thing, or it is another tenant's
 ├── Conflicting   409  the state does not allow this change
-└── StoreAway     503  the database does not answer
+├── StoreAway     503  the database does not answer
+└── FinderAway    503  nobody can tell now what is personal data in a text
 
 The docstring is the message where none is given. Whoever answers over HTTP turns `status`, `code`
 and `param` into an error body.
@@ -55,3 +56,10 @@ class StoreAway(FeedbackError):
 
     status = 503
     code = "store_unavailable"
+
+
+class FinderAway(FeedbackError):
+    """The guards cannot look for personal data right now: try again shortly."""
+
+    status = 503
+    code = "guards_unavailable"

@@ -71,7 +71,10 @@ class CaptureRow(FeedbackBase):
 
 
 class FeedbackRow(FeedbackBase):
-    """What someone said of an answer; pending until the answer's capture is there."""
+    """What someone said of an answer; pending until the answer's capture is there.
+
+    `replied` is the status that the caller was told: the same call again is told the same.
+    """
 
     __tablename__ = "feedback"
     __table_args__ = (
@@ -91,6 +94,7 @@ class FeedbackRow(FeedbackBase):
     idempotency_key: Mapped[str | None]
     body_sha256: Mapped[str]
     status: Mapped[str]
+    replied: Mapped[str]
     created_at: Mapped[float]
 
 

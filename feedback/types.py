@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+
+Rating = Literal["up", "down"]
+ReviewReason = Literal["flagged", "guarded", "doubtful", "audit"]
+FeedbackStatus = Literal["linked", "pending"]
 
 
 class Confidence(msgspec.Struct, frozen=True):
@@ -58,3 +62,35 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True):
     session: str | None = None
     sampling_reason: str = "all"
     inclusion_probability: float = 1.0
+
+
+class Feedback(msgspec.Struct, frozen=True, kw_only=True):
+    """What someone said of an answer.
+
+    `alias` is whose policy tells what its text may keep. `replied` is the status that the caller is
+    told; `body_sha256` tells calls with the same idempotency key apart.
+    """
+
+    id: str
+    tenant: str
+    response_id: str
+    key_id: int
+    body_sha256: str
+    created_at: float
+    alias: str = ""
+    rating: Rating | None = None
+    score: float | None = None
+    labels: tuple[str, ...] = ()
+    comment: str | None = None
+    correction: str | None = None
+    idempotency_key: str | None = None
+    replied: FeedbackStatus = "pending"
+
+    @property
+    def flags(self) -> bool:
+        """Whether a reviewer should look at the answer: anything but plain approval."""
+        if self.correction is not None or self.rating == "down":
+            return True
+        if self.score is not None:
+            return self.score < 0.5
+        return self.rating is None

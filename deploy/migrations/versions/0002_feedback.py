@@ -89,6 +89,7 @@ def _captures() -> None:
         sa.Column("idempotency_key", sa.String(), nullable=True),
         sa.Column("body_sha256", sa.String(), nullable=False),
         sa.Column("status", sa.String(), nullable=False),
+        sa.Column("replied", sa.String(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_feedback"),
         sa.UniqueConstraint(

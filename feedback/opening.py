@@ -1,0 +1,101 @@
+"""From what waits in an outbox to what the store keeps: unsealed, read, scrubbed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from feedback.conversation import conversation_of
+from feedback.scrub import Record, Scrubber
+from feedback.sealing import Seal, Unsealable
+from feedback.types import Capture, Feedback
+
+_capture = msgspec.json.Decoder(Capture)
+_feedback = msgspec.json.Decoder(Feedback)
+Unreadable = (Unsealable, msgspec.MsgspecError, ValueError)
+
+
+def open_capture(seal: Seal, payload: bytes) -> Capture:
+    """Unseal a capture. Raises one of `Unreadable`."""
+    return _capture.decode(seal.unseal(payload))
+
+
+def open_feedback(seal: Seal, payload: bytes) -> Feedback:
+    """Unseal feedback. Raises one of `Unreadable`."""
+    return _feedback.decode(seal.unseal(payload))
+
+
+async def scrubbed_captures(
+    scrubber: Scrubber, captures: Sequence[Capture]
+) -> list[dict[str, Any]]:
+    """Give captures by the store's columns, scrubbed. Raises `FinderAway`."""
+    records = [
+        Record(capture.tenant, capture.id, capture.alias, _texts_of(capture))
+        for capture in captures
+    ]
+    cleaned = await scrubber.scrub(records)
+    return [
+        _values(scrubber, capture, clean) for capture, clean in zip(captures, cleaned, strict=True)
+    ]
+
+
+async def scrubbed_feedback(scrubber: Scrubber, several: Sequence[Feedback]) -> list[Feedback]:
+    """Give feedback with its texts scrubbed as those of its answer. Raises `FinderAway`."""
+    records = [
+        Record(
+            one.tenant,
+            one.response_id,
+            one.alias,
+            {"comment": one.comment, "correction": one.correction, "labels": list(one.labels)},
+        )
+        for one in several
+    ]
+    cleaned = await scrubber.scrub(records)
+    return [
+        msgspec.structs.replace(
+            one,
+            comment=clean["comment"],
+            correction=clean["correction"],
+            labels=tuple(clean["labels"]),
+        )
+        for one, clean in zip(several, cleaned, strict=True)
+    ]
+
+
+def _texts_of(capture: Capture) -> dict[str, Any]:
+    messages, parameters = conversation_of(capture.request)
+    return {
+        "messages": messages,
+        "parameters": parameters,
+        "choices": msgspec.to_builtins(capture.choices),
+    }
+
+
+def _values(scrubber: Scrubber, capture: Capture, clean: dict[str, Any]) -> dict[str, Any]:
+    first = next((choice for choice in capture.choices if choice.index == 0), None)
+    confidence = first.confidence if first is not None else None
+    session = capture.session
+    return {
+        "id": capture.id,
+        "tenant": capture.tenant,
+        "alias": capture.alias,
+        "version": capture.version,
+        "version_id": capture.version_id,
+        "key_id": capture.key_id,
+        "worker": capture.worker,
+        "route": capture.route,
+        **clean,
+        "usage": capture.usage,
+        "confidence_mean": confidence.mean if confidence else None,
+        "confidence_min": confidence.minimum if confidence else None,
+        "outcome": capture.outcome,
+        "audit": capture.audit,
+        "started": capture.started,
+        "first_token": capture.first_token,
+        "duration": capture.duration,
+        "session": scrubber.pseudonym(capture.tenant, session) if session else None,
+        "request_id": capture.request_id,
+        "scrubber": scrubber.version,
+    }
