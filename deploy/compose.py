@@ -63,6 +63,7 @@ def gateway_settings(config: Config) -> GatewaySettings:
         port=config.port,
         limits=config.limits,
         timeouts=config.timeouts,
+        feedback=config.feedback,
     )
 
 

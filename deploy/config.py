@@ -21,6 +21,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from feedback.settings import FeedbackSettings
 from gateway.settings import Limits, Timeouts, WorkerSettings
 
 PREFIX = "ADAPTERLOOP_"
@@ -73,6 +74,7 @@ class Config(BaseSettings):
     max_cpu_loras: int = Field(8, gt=0)
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    feedback: FeedbackSettings = FeedbackSettings()
     local_worker: LocalWorker = LocalWorker()
     torch_index: str | None = Field(None, description="package index that has torch's CPU build")
 

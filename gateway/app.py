@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import socket
@@ -18,9 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from feedback.db import make_engine
+from feedback.errors import FeedbackError
 from feedback.outbox import Outbox
+from feedback.store import FeedbackStore
 from gateway.admin import create_admin_router
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from gateway.feedback_api import feedback_routes, from_feedback
+from gateway.recording import make_recording
 from gateway.registry.service import Registry
 from gateway.serving.endpoints import ServingEndpoint
 from gateway.serving.forms.base import Form
@@ -30,7 +34,6 @@ from gateway.serving.forms.responses import ResponsesForm
 from gateway.serving.keeper import SnapshotKeeper
 from gateway.serving.pipeline import Deps
 from gateway.serving.readiness import Readiness
-from gateway.serving.recorder import Recorder
 from gateway.serving.router import Router
 from gateway.serving.small import SmallRoutes, error_response
 from gateway.serving.state import Serving
@@ -86,6 +89,7 @@ def _serving_routes(serving: Serving, small: SmallRoutes) -> list[Route]:
         Route("/v1/models", small.models, methods=["GET"]),
         Route("/v1/models/{model:path}", small.model, methods=["GET"]),
         Route("/v1/moderations", small.moderations, methods=["POST"]),
+        *feedback_routes(serving),
         Route("/health/live", small.live, methods=["GET"]),
         Route("/health/ready", small.ready, methods=["GET"]),
         Route("/metrics", small.metrics, methods=["GET"]),
@@ -104,7 +108,14 @@ async def _running(
         stack.push_async_callback(upstream.close)
         judge = JudgeClient(settings.guard_socket)
         stack.push_async_callback(judge.close)
-        outbox = Outbox(settings.outbox / f"gateway-{settings.port}.db")
+        store = FeedbackStore(make_engine(settings.database_url), settings.feedback)
+        stack.push_async_callback(asyncio.to_thread, store.close)
+        outbox = await asyncio.to_thread(
+            Outbox.open,
+            settings.outbox,
+            f"gateway-{settings.port}",
+            settings.feedback.outbox_bound,
+        )
         stack.push_async_callback(asyncio.to_thread, outbox.close)
         serving.outbox = outbox
         watch = WorkerWatch(lambda spec: make_admin(spec, session))
@@ -119,10 +130,13 @@ async def _running(
 
         async def boot() -> None:
             secret = await keeper.first_secret()
-            key = hashlib.blake2b(secret, person=b"outbox", digest_size=32).digest()
-            recorder = Recorder(outbox, key)
+            recording = make_recording(settings, secret, store, outbox, judge, policies)
+            serving.record(recording.desk, recording.shipper)
+            group.create_task(recording.shipper.run(), name="shipper")
             serving.serve(
-                Deps(settings, keeper, secret, router, upstream, judge, policies, recorder)
+                Deps(
+                    settings, keeper, secret, router, upstream, judge, policies, recording.recorder
+                )
             )
             await readiness.run()
 
@@ -140,6 +154,9 @@ async def _running(
         finally:
             for task in tasks:
                 task.cancel()
+            # It has no cancel: it empties the outbox, and the group waits for it.
+            if serving.shipper is not None:
+                serving.shipper.stop()
 
 
 async def _refresh_policies(policies: PolicyBook) -> None:
@@ -158,6 +175,10 @@ def _handle_errors(app: FastAPI) -> None:
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, GatewayError)  # noqa: S101 (registered for this class only)
         return error_response(error)
+
+    async def of_feedback(request: Request, error: Exception) -> Response:
+        assert isinstance(error, FeedbackError)  # noqa: S101
+        return error_response(from_feedback(error))
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
@@ -181,6 +202,7 @@ def _handle_errors(app: FastAPI) -> None:
         return error_response(GatewayError("Something went wrong in the gateway."))
 
     app.add_exception_handler(GatewayError, ours)
+    app.add_exception_handler(FeedbackError, of_feedback)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, unexpected)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from feedback.settings import FeedbackSettings
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,3 +58,4 @@ class GatewaySettings(_Frozen):
     port: int = Field(8000, ge=0, le=65535)
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    feedback: FeedbackSettings = FeedbackSettings()

@@ -29,6 +29,11 @@ def mint(prefix: str, secret: bytes, tenant: str, version_id: int) -> str:
     return prefix + (payload + _mac(secret, tenant, payload)).hex()
 
 
+def minted_at(response_id: str) -> float:
+    """Give the time, in seconds since the epoch, of an id that `version_of` has proved."""
+    return int(response_id[-_LENGTH : -_LENGTH + 12], 16) / 1000
+
+
 def version_of(response_id: str, secret: bytes, tenant: str) -> int | None:
     """Give the registry id of the version that answered, or None if the id is not this tenant's."""
     try:

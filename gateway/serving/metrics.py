@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from gateway.serving.call import Draft
@@ -53,9 +55,9 @@ class Metrics:
         for entry in draft.audit:
             self._guarded.labels(entry.guard, entry.action).inc()
 
-    def page(self, in_flight: int, dropped: int, failed: int) -> bytes:
-        """Give the page that Prometheus scrapes."""
+    def page(self, in_flight: int, records: Mapping[str, int]) -> bytes:
+        """Give the page that Prometheus scrapes; `records` counts the outbox's by their fate."""
         self._in_flight.set(in_flight)
-        self._outbox.labels("dropped").set(dropped)
-        self._outbox.labels("failed").set(failed)
+        for fate, count in records.items():
+            self._outbox.labels(fate).set(count)
         return generate_latest(self._registry)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
+from collections.abc import Collection
 
 import msgspec
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from feedback.outbox import Outbox
+from feedback.sealing import Seal
 from feedback.types import Capture, CapturedChoice
 from gateway.serving.call import Draft
 from gateway.serving.confidence import score
@@ -17,36 +17,25 @@ from gateway.serving.turn import ChoiceState
 logger = logging.getLogger(__name__)
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
-_NONCE = 12
-
-
-def seal(cipher: AESGCM, plain: bytes) -> bytes:
-    """Encrypt a record for rest on this machine; the nonce stands in front."""
-    nonce = os.urandom(_NONCE)
-    return nonce + cipher.encrypt(nonce, plain, None)
-
-
-def unseal(cipher: AESGCM, sealed: bytes) -> bytes:
-    """Undo `seal`. Raises `cryptography.exceptions.InvalidTag` for a wrong key or damage."""
-    return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], None)
 
 
 class Recorder:
     """Puts captures into the outbox, encrypted: texts are not yet scrubbed there."""
 
-    def __init__(self, outbox: Outbox, key: bytes) -> None:
-        """`key` has 32 bytes."""
+    def __init__(self, outbox: Outbox, seal: Seal, left_out: Collection[str] = ()) -> None:
+        """`left_out` are aliases whose answers are not kept."""
         self.failed = 0
         self._outbox = outbox
-        self._cipher = AESGCM(key)
+        self._seal = seal
+        self._left_out = frozenset(left_out)
 
     def put(self, draft: Draft) -> None:
         """Record a call; calls with an evaluation key are left out."""
-        if draft.call.key.purpose == "evaluation":
+        if draft.call.key.purpose == "evaluation" or draft.version.alias in self._left_out:
             return
         try:
             payload = _encoder.encode(capture_of(draft))
-            self._outbox.put(draft.id, seal(self._cipher, payload))
+            self._outbox.put(draft.id, self._seal.seal(payload))
         except Exception:  # a record that cannot be made must not cost the answer
             self.failed += 1
             logger.exception("a call could not be recorded")

@@ -104,12 +104,7 @@ class SmallRoutes:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus metrics."""
-        outbox = self._serving.outbox
-        page = self._serving.metrics.page(
-            self._serving.in_flight,
-            outbox.dropped if outbox else 0,
-            outbox.failed if outbox else 0,
-        )
+        page = self._serving.metrics.page(self._serving.in_flight, self._serving.records())
         return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from feedback.desk import Desk
 from feedback.outbox import Outbox
+from feedback.shipper import Shipper
 from gateway.errors import Overloaded, StoreUnavailable, Unauthenticated
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Key
@@ -29,6 +31,8 @@ class Serving:
         self.metrics = Metrics()
         self.in_flight = 0
         self.outbox: Outbox | None = None
+        self.desk: Desk | None = None
+        self.shipper: Shipper | None = None
         self._keeper: SnapshotKeeper | None = None
         self._deps: Deps | None = None
 
@@ -39,6 +43,10 @@ class Serving:
     def serve(self, deps: Deps) -> None:
         """All parts are there."""
         self._deps = deps
+
+    def record(self, desk: Desk, shipper: Shipper) -> None:
+        """Answers and feedback can be kept."""
+        self.desk, self.shipper = desk, shipper
 
     @property
     def keeper(self) -> SnapshotKeeper:
@@ -74,6 +82,16 @@ class Serving:
         if key.expires_at is not None and key.expires_at <= time.time():
             raise Unauthenticated("This API key has expired.", code="invalid_api_key")
         return key
+
+    def records(self) -> dict[str, int]:
+        """Count the records of this process by their fate."""
+        counts = {"waiting": 0, "dropped": 0, "failed": 0, "aside": 0, "shipped": 0}
+        if (box := self.outbox) is not None:
+            counts |= {"waiting": box.waiting, "dropped": box.dropped, "failed": box.failed}
+            counts["aside"] = box.aside
+        if self.shipper is not None:
+            counts["shipped"] = self.shipper.shipped
+        return counts
 
     async def refresh(self) -> None:
         """Make a change of the registry visible here at once."""
