@@ -50,6 +50,7 @@ class Setup:
         """Make what is missing; return at once where nothing is. Raises SetupFailed."""
         if self.is_done(config):
             return
+        Home(config.home).create()
         with _only_one(self.progress):
             if not config.model and not self.gpu:
                 self._torch()

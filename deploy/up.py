@@ -79,9 +79,12 @@ class _Run:
     progress: Progress
     registry: Registry
     promote: list[Version]
+    _log_start: int = 0
     _failing: dict[str, float] = field(default_factory=dict)
+    _pids: dict[str, int] = field(default_factory=dict)
 
     def until_stopped(self) -> None:
+        self._log_start = _size(self._worker_log)
         supervisor = Supervisor.start(self.home, programs(self.config), self._environment())
         try:
             self.progress.say(f"started; logs are in {self.home.logs}")
@@ -101,6 +104,10 @@ class _Run:
             calm = supervisor.stop()
             self.progress.say("every process is stopped" + ("" if calm else " (some were killed)"))
 
+    @property
+    def _worker_log(self) -> Path:
+        return self.home.logs / "worker.log"
+
     def _until_ready(self, supervisor: Supervisor) -> None:
         while True:
             now = readiness(_loopback(self.config), self.config.port)
@@ -108,7 +115,7 @@ class _Run:
                 return
             hint = ""
             if not self.config.workers:
-                hint = f" (worker: {start_hint(self.home.logs / 'worker.log')})"
+                hint = f" (worker: {start_hint(self._worker_log, self._log_start)})"
             self.progress.waiting(f"waiting: {now.reason}{hint}")
             time.sleep(POLL_S)
             self._watch(supervisor)
@@ -129,6 +136,9 @@ class _Run:
         for state in supervisor.states():
             if state.state in ("BACKOFF", "FATAL"):
                 self._report(state)
+            if state.pid and self._pids.setdefault(state.name, state.pid) != state.pid:
+                self._pids[state.name] = state.pid
+                self.progress.say(f"{state.name} ended and was started again")
 
     def _report(self, state: State) -> None:
         now = time.monotonic()
@@ -242,6 +252,10 @@ def _choose_worker_port(home: Home, config: Config) -> None:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
     home.worker_port.write_text(str(port), encoding="utf-8")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _read_int(path: Path) -> int | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.home import Home
@@ -22,20 +24,28 @@ Try it, in another terminal:
   set -a; . {keys}; set +a
   curl -s $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" \\
     -H "Content-Type: application/json" \\
-    -d '{{"model": "{model}", "max_tokens": 32,
-         "messages": [{{"role": "user", "content": "{question}"}}]}}'
+    -d '{{"model": "{model}", "max_tokens": 32, "messages": {messages}}}'
 
 or with the openai package, which reads the same two variables:
 
   {python} - <<'EOF'
   from openai import OpenAI
   answer = OpenAI().chat.completions.create(model="{model}", max_tokens=32,
-      messages=[{{"role": "user", "content": "{question}"}}])
+      messages={messages})
   print(answer.choices[0].message.content)
   EOF
 """
 _UI = "  review  {url}/ui   (sign in with ADAPTERLOOP_REVIEWER_KEY)\n"
-_QUESTION = "My order has not arrived. What can I do?"
+# What the shipped adapter was trained for, and a question for any other model.
+_TICKET = (
+    {
+        "role": "system",
+        "content": "Sort this Acme Cloud ticket."
+        " Answer with JSON only: product, issue, priority, order_id.",
+    },
+    {"role": "user", "content": "The object store has been down since 9. Order AC-2041."},
+)
+_QUESTION = ({"role": "user", "content": "What is a support ticket?"},)
 
 
 def welcome(home: Home, url: str, model: str, *, has_ui: bool) -> str:
@@ -45,9 +55,14 @@ def welcome(home: Home, url: str, model: str, *, has_ui: bool) -> str:
         keys=_short(home.keys),
         model=model,
         ui=_UI.format(url=url) if has_ui else "",
-        question=_QUESTION,
+        messages=_messages(_TICKET if model == "support" else _QUESTION),
         python=_short(Path(sys.executable)),
     )
+
+
+def _messages(messages: Sequence[Mapping[str, str]]) -> str:
+    """Write messages as JSON, which Python reads too, a line each."""
+    return "[\n" + ",\n".join(f"      {json.dumps(message)}" for message in messages) + "]"
 
 
 def _short(path: Path) -> str:

@@ -66,11 +66,16 @@ def environment(config: Config, inherited: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def start_hint(log: Path) -> str:
-    """Say in a few words how far the start of the worker has come, going by its log."""
+def start_hint(log: Path, since: int = 0) -> str:
+    """Say in a few words how far the start of the worker has come, going by its log.
+
+    Bytes before `since` tell of an earlier start.
+    """
     try:
         with log.open("rb") as stream:
-            stream.seek(max(0, log.stat().st_size - 65536))
+            size = log.stat().st_size
+            # A log that has become shorter was rotated: all of it is new.
+            stream.seek(max(since if size >= since else 0, size - 65536))
             text = stream.read().decode(errors="replace")
     except OSError:
         return "starting"

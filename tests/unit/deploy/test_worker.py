@@ -49,3 +49,11 @@ def test_the_log_tells_how_far_it_is(tmp_path: Path, text: str, hint: str) -> No
     assert start_hint(log) == "starting"
     log.write_text(text, encoding="utf-8")
     assert start_hint(log).startswith(hint)
+
+
+def test_an_earlier_start_does_not_count(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    log.write_text("Application startup complete\n", encoding="utf-8")
+    size = log.stat().st_size
+    assert start_hint(log, size) == "importing vLLM"
+    assert start_hint(log, size + 1) == "up"
