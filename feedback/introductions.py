@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_NAME = r"[^\W\d_a-z][^\W\d_]+(?:['\u2019-][^\W\d_]+)*"
-_FULL = rf"(?-i:{_NAME}(?:[ \t]+(?:(?:van|von|de|di|da|del|la|bin|al)[ \t]+){{0,2}}{_NAME}){{0,2}})"
+_NAME = r"[^\W\d_a-z](?:[^\W\d_]*['\u2019-])*[^\W\d_]+"
+_LAST = rf"(?:(?:van|von|der|den|de|di|da|del|la|bin|al)[ \t]+){{0,2}}{_NAME}"
+_FULL = rf"(?-i:{_LAST}(?:[ \t]+{_LAST}){{0,2}})"
 # A name in small letters is taken for one only where nothing else follows.
 _SMALL = r"[^\W\d_]+ [^\W\d_]+(?=\s*(?:[,.!;\n]|and\b|\Z))"
 _PATTERNS = (
@@ -27,6 +28,7 @@ _PATTERNS = (
     ),
 )
 _COMMON = (
+    "mr mrs ms miss mx dr prof "
     "all team there everyone everybody support customer sir madam folks colleagues friends i "
     "the a an you we they it not very so and or but my our your this that please january february "
     "march april may june july august september october november december monday tuesday wednesday "

@@ -69,17 +69,20 @@ def draw(
     seen = sum(bucket.seen for bucket in hours) + 1
     doubtful = sum(bucket.doubtful for bucket in hours)
     audited = sum(bucket.audit for bucket in hours)
-    floor = _FIRST_DAY * budget if now - state.since < _DAY else 1
-    expected = max(seen, floor, 1)
+    is_first_day = now - state.since < _DAY
+    expected = max(seen, _FIRST_DAY * budget if is_first_day else 1)
 
     for_audit = AUDIT_SHARE * budget
     open_ = doubtful + audited < budget
-    audit_p = min(1.0, for_audit / expected) if open_ else 0.0
+    # Nobody knows on the first day how much will come: what is left is spread over as much again.
+    left = max(0.0, for_audit - audited) if is_first_day else for_audit
+    audit_p = min(1.0, left / max(expected, 1)) if open_ else 0.0
     audit = chances[0] < audit_p
 
     # What the audit has not used of its part stays its own.
     room = budget - doubtful - max(float(audited + audit), for_audit)
-    share = (budget - for_audit) / expected if room >= 1 else 0.0
+    left = room if is_first_day else budget - for_audit
+    share = left / max(expected, 1) if room >= 1 else 0.0
     doubt_p = 0.0 if score is None else _lowest(score, state.scores, share)
     is_doubtful = chances[1] < doubt_p
 

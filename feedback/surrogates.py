@@ -175,9 +175,13 @@ def _card(draw: _Draw, value: str) -> str:
 def _iban(draw: _Draw, value: str) -> str:
     plain = "".join(value.split()).upper()
     country, account = plain[:2], _shape(draw, plain[4:])
-    moved = "".join(str(int(char, 36)) for char in f"{account}{country}00" if char.isalnum())
+    moved = "".join(str(int(char, 36)) for char in f"{account}{country}00" if _is_code(char))
     new = iter(f"{country}{98 - int(moved) % 97:02d}{account}")
     return "".join(char if char.isspace() else next(new, char) for char in value)
+
+
+def _is_code(char: str) -> bool:
+    return char.isascii() and char.isalnum()
 
 
 def _ssn(draw: _Draw, value: str) -> str:

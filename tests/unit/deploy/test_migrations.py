@@ -10,6 +10,7 @@ from alembic.util import CommandError
 from sqlalchemy import inspect, text
 
 from deploy import migrations
+from feedback.tables import FeedbackBase
 from gateway.errors import StoreUnavailable
 from gateway.registry.db import make_engine
 from gateway.registry.tables import Base
@@ -31,20 +32,22 @@ def test_no_difference_between_models_and_migrations(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_difference_is_told(url: str) -> None:
+@pytest.mark.parametrize(("table", "column"), [("workers", "detail"), ("captures", "worker")])
+def test_a_difference_is_told(url: str, table: str, column: str) -> None:
     migrations.upgrade(url)
     engine = make_engine(url)
     with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE workers DROP COLUMN detail"))
+        connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
     engine.dispose()
-    with pytest.raises(CommandError, match="detail"):
+    with pytest.raises(CommandError, match=column):
         migrations.check(url)
 
 
 def test_every_table_is_made(url: str) -> None:
     migrations.upgrade(url)
     engine = make_engine(url)
-    assert set(inspect(engine).get_table_names()) >= set(Base.metadata.tables)
+    tables = {**Base.metadata.tables, **FeedbackBase.metadata.tables}
+    assert set(inspect(engine).get_table_names()) >= set(tables)
     engine.dispose()
 
 

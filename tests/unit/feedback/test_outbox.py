@@ -6,9 +6,13 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from feedback.outbox import Outbox
+from feedback.outbox_file import OutboxInUse, leftovers
 
 
 def rows(path: Path) -> list[tuple[str, bytes]]:
@@ -62,3 +66,72 @@ def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
     time.sleep(0.1)
     outbox.close()
     assert (tmp_path / "sub" / "outbox.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_put_now_is_there_and_only_once(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db", bound=0)
+    assert outbox.put_now("a", b"1") is None
+    assert outbox.put_now("a", b"2") == b"1"
+    assert outbox.file.find("a") == b"1"
+    assert outbox.file.find("b") is None
+    assert outbox.peek("urgent", 10) == [(1, "a", b"1")]
+    assert outbox.waiting == 1
+    outbox.close()
+
+
+def test_put_now_survives_sigkill(tmp_path: Path) -> None:
+    program = (
+        "import sys, os; from pathlib import Path; from feedback.outbox import Outbox\n"
+        "outbox = Outbox(Path(sys.argv[1]))\n"
+        "outbox.put_now('a', b'1'); os.kill(os.getpid(), 9)\n"
+    )
+    path = tmp_path / "outbox.db"
+    subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    outbox = Outbox(path)
+    assert outbox.peek("urgent", 10) == [(1, "a", b"1")]
+    outbox.close()
+
+
+def test_records_are_read_in_order_and_forgotten_when_told(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    for number in range(5):
+        outbox.put(str(number), b"x")
+    assert outbox.waiting == 5
+    until(lambda: len(outbox.peek("outbox", 10)) == 5)
+    first = outbox.peek("outbox", 2)
+    assert [record_id for _, record_id, _ in first] == ["0", "1"]
+    assert outbox.ack("outbox", [seq for seq, _, _ in first]) == 2
+    assert outbox.ack("outbox", [seq for seq, _, _ in first]) == 0
+    (seq, _, _) = outbox.peek("outbox", 1)[0]
+    assert outbox.set_aside("outbox", [seq], "broken") == 1
+    assert [record_id for _, record_id, _ in outbox.peek("outbox", 9)] == ["3", "4"]
+    assert (outbox.waiting, outbox.aside) == (2, 1)
+    outbox.close()
+    again = Outbox(tmp_path / "outbox.db")
+    assert again.waiting == 2
+    again.close()
+
+
+def test_a_file_belongs_to_one_process(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "gateway-1.db")
+    with pytest.raises(OutboxInUse):
+        Outbox(tmp_path / "gateway-1.db")
+    other = Outbox.open(tmp_path, "gateway-1")
+    assert other.file.path.name == "gateway-1-2.db"
+    assert leftovers(outbox.file.path) == []
+    other.put_now("a", b"1")
+    other.close()
+    (left,) = leftovers(outbox.file.path)
+    assert left.peek("urgent", 1) == [(1, "a", b"1")]
+    assert leftovers(outbox.file.path) == []
+    left.ack("urgent", [1])
+    left.remove()
+    assert [path.name for path in tmp_path.glob("*.db")] == ["gateway-1.db"]
+    outbox.close()
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,238 @@
+"""Shipping and the desk: exactly once, around what is away, and nothing waits for the broken."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import RowMapping, Table
+
+from feedback import shipper as shipping
+from feedback.desk import Desk, feedback_id
+from feedback.errors import Conflicting, FinderAway, StoreAway
+from feedback.outbox import Outbox
+from feedback.scrub import Scrubber
+from feedback.sealing import Seal
+from feedback.shipper import Shipper
+from feedback.store import FeedbackStore
+from feedback.tables import CAPTURES, FEEDBACK
+from feedback.types import Capture, Feedback
+
+from .conftest import EmailFinder, a_capture, some_feedback
+
+Rows = Callable[[Table], Sequence[RowMapping]]
+
+
+class Away:
+    """Stands in front of a store that can be away, and after whose commit a client can die."""
+
+    def __init__(self, store: FeedbackStore) -> None:
+        self._store = store
+        self.error: Exception | None = None
+        self.after: Exception | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            if self.error is not None:
+                raise self.error
+            done = getattr(self._store, name)(*arguments)
+            if self.after is not None:
+                raise self.after
+            return done
+
+        return call
+
+
+class Place:
+    """A gateway's corner: outbox, shipper, desk."""
+
+    def __init__(self, folder: Path, store: FeedbackStore, scrubber: Scrubber, seal: Seal) -> None:
+        self.store: Any = Away(store)
+        self.outbox = Outbox(folder / "gateway-1.db")
+        self.seal = seal
+        self.shipper = Shipper(self.outbox, self.store, scrubber, seal)
+        self.desk = Desk(self.store, self.outbox, scrubber, seal)
+
+    def put(self, value: Capture | Feedback) -> None:
+        """Let a record wait."""
+        sealed = self.seal.seal(msgspec.json.encode(value))
+        if isinstance(value, Capture):
+            self.outbox.put(value.id, sealed)
+        else:
+            self.outbox.put_now(value.id, sealed)
+
+    @asynccontextmanager
+    async def shipping(self) -> AsyncIterator[None]:
+        """Ship while inside; the outbox is emptied at the end."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.shipper.run())
+            try:
+                yield
+            finally:
+                self.shipper.stop()
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not true():  # noqa: ASYNC110 (the state is other threads')
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_EVERY", 0.02), ("_MAX_BACKOFF", 0.05), ("_AWAY", 0.2)):
+        monkeypatch.setattr(shipping, name, value)
+
+
+@pytest.fixture
+def place(tmp_path: Path, store: FeedbackStore, scrubber: Scrubber, seal: Seal) -> Any:
+    place = Place(tmp_path / "outbox", store, scrubber, seal)
+    yield place
+    place.outbox.close()
+
+
+async def test_records_reach_the_store(place: Place, rows: Rows) -> None:
+    for number in range(1, 251):
+        place.put(a_capture(number))
+    place.put(some_feedback(3))
+    async with place.shipping():
+        await place.until(lambda: place.outbox.waiting == 0)
+    assert len(rows(CAPTURES)) == 250
+    (said,) = rows(FEEDBACK)
+    assert said["status"] == "linked"
+    assert place.shipper.shipped == 251
+
+
+async def test_what_comes_late_is_shipped_at_the_end(place: Place, rows: Rows) -> None:
+    async with place.shipping():
+        await asyncio.sleep(0.05)
+        for number in range(1, 121):
+            place.put(a_capture(number))
+    assert place.outbox.waiting == 0
+    assert len(rows(CAPTURES)) == 120
+
+
+async def test_killed_between_commit_and_ack(place: Place, rows: Rows) -> None:
+    place.store.after = StoreAway()
+    place.put(a_capture(1))
+    place.put(some_feedback(1))
+    async with place.shipping():
+        await place.until(lambda: place.shipper.away is not None)
+        assert place.outbox.waiting == 2
+        place.store.after = None
+        await place.until(lambda: place.outbox.waiting == 0)
+    assert len(rows(CAPTURES)) == len(rows(FEEDBACK)) == 1
+
+
+@pytest.mark.parametrize("what", ["store", "guards"])
+async def test_while_something_is_away_records_wait(
+    place: Place, finder: EmailFinder, rows: Rows, what: str
+) -> None:
+    if what == "store":
+        place.store.error = StoreAway()
+    else:
+        finder.error = FinderAway()
+    place.put(a_capture(1))
+    async with place.shipping():
+        await place.until(lambda: place.shipper.away is not None)
+        assert place.outbox.waiting == 1
+        place.store.error = finder.error = None
+        await place.until(lambda: place.outbox.waiting == 0)
+        assert place.shipper.away is None
+    assert len(rows(CAPTURES)) == 1
+
+
+async def test_an_end_while_the_store_is_away_keeps_all(place: Place) -> None:
+    place.store.error = StoreAway()
+    place.put(a_capture(1))
+    async with asyncio.timeout(5), place.shipping():
+        await asyncio.sleep(0.05)
+    assert place.outbox.waiting == 1
+
+
+async def test_what_cannot_be_read_is_set_aside(place: Place, rows: Rows) -> None:
+    place.outbox.put("broken", b"no seal of ours, but long enough")
+    place.outbox.put("unreadable", place.seal.seal(b'{"id": 3}'))
+    place.put(a_capture(1))
+    async with place.shipping():
+        await place.until(lambda: place.outbox.waiting == 0)
+    assert len(rows(CAPTURES)) == 1
+    assert place.outbox.aside == 2
+
+
+async def test_one_that_always_fails_does_not_hold_up_the_others(
+    place: Place, finder: EmailFinder, rows: Rows
+) -> None:
+    finder.bad = "poison"
+    place.put(a_capture(1, request={"prompt": "poison"}))
+    async with place.shipping():
+        for number in range(2, 60):
+            place.put(a_capture(number))
+            await place.until(lambda: place.outbox.waiting <= 1)
+            if place.outbox.aside:
+                break
+        await place.until(lambda: place.outbox.waiting == 0)
+    assert place.outbox.aside == 1
+    assert {row["id"][-2:] for row in rows(CAPTURES)} >= {"02", "03"}
+
+
+async def test_what_a_dead_gateway_left_is_shipped(
+    place: Place, rows: Rows, tmp_path: Path
+) -> None:
+    dead = Outbox(tmp_path / "outbox" / "gateway-2.db")
+    dead.put_now("fb-9", place.seal.seal(msgspec.json.encode(some_feedback(number=9))))
+    dead.put(a_capture(1).id, place.seal.seal(msgspec.json.encode(a_capture(1))))
+    dead.close()
+    async with place.shipping():
+        await place.until(lambda: len(rows(CAPTURES)) == len(rows(FEEDBACK)) == 1)
+        await place.until(lambda: not (tmp_path / "outbox" / "gateway-2.db").exists())
+
+
+async def test_feedback_goes_to_the_store(place: Place, rows: Rows) -> None:
+    place.put(a_capture(1))
+    async with place.shipping():
+        await place.until(lambda: place.outbox.waiting == 0)
+    kept = await place.desk.submit(some_feedback(comment="ask m.k@corp.test"))
+    assert kept.replied == "linked"
+    assert "corp.test" not in rows(FEEDBACK)[0]["comment"]
+
+
+@pytest.mark.parametrize("what", ["store", "guards"])
+async def test_feedback_waits_synced_while_something_is_away(
+    place: Place, finder: EmailFinder, rows: Rows, what: str
+) -> None:
+    place.store.error = StoreAway() if what == "store" else None
+    finder.error = FinderAway() if what == "guards" else None
+    said = some_feedback(idempotency_key="k")
+    for _ in range(2):
+        assert (await place.desk.submit(said)).replied == "pending"
+    with pytest.raises(Conflicting):
+        await place.desk.submit(some_feedback(idempotency_key="k", body_sha256="other"))
+    assert place.outbox.waiting == 1
+    place.store.error = finder.error = None
+    async with place.shipping():
+        await place.until(lambda: place.outbox.waiting == 0)
+    assert len(rows(FEEDBACK)) == 1
+    assert (await place.desk.submit(said)).replied == "pending"
+
+
+async def test_feedback_that_nothing_takes_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    place.store.error = StoreAway()
+    monkeypatch.setattr(place.outbox.file, "put_now", full)
+    with pytest.raises(StoreAway):
+        await place.desk.submit(some_feedback())
+
+
+def test_ids_follow_from_the_idempotency_key() -> None:
+    same = {feedback_id(b"k", "default", 1, "a") for _ in range(2)}
+    assert len(same) == 1
+    others = {feedback_id(b"k", "other", 1, "a"), feedback_id(b"k", "default", 2, "a")}
+    assert len(same | others | {feedback_id(b"k", "default", 1, None)}) == 4
