@@ -130,6 +130,48 @@ async def test_ten_swaps_under_eight_streams(live: Live) -> None:
     await asyncio.to_thread(promote, live, 1)
 
 
+async def test_a_version_is_proven_beside_running_calls(live: Live) -> None:
+    failed: list[str] = []
+    over = asyncio.Event()
+
+    async def keep_asking() -> None:
+        async with live.async_client() as client:
+            while not over.is_set():
+                try:
+                    await client.chat.completions.create(**body(live.alias, max_tokens=16))
+                except Exception as error:
+                    failed.append(repr(error))
+                    await asyncio.sleep(1)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(keep_asking())
+        await asyncio.sleep(1)
+        try:
+            number = await asyncio.to_thread(register_another, live)
+            proven = await asyncio.to_thread(wait_for, lambda: all_effective(live), 150, 1)
+        finally:
+            over.set()
+    assert failed == []
+    assert proven, versions(live)
+    assert number > 2
+
+
+def register_another(live: Live) -> int:
+    """Register the second version's weights again, under a manifest of their own."""
+    [digest] = [one["sha256"] for one in versions(live) if one["version"] == 2]
+    folder = live.home / "storage" / "adapters" / digest
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files["manifest.json"] += b"\n"
+    with live.admin() as admin:
+        answer = admin.post(
+            f"/admin/v1/adapters/{live.alias}/versions",
+            files=[("files", one) for one in files.items()],
+        )
+    assert answer.status_code == 201, answer.text
+    return int(answer.json()["version"])
+
+
 def promote(live: Live, number: int) -> None:
     with live.admin() as admin:
         answer = admin.post(f"/admin/v1/adapters/{live.alias}/promote", json={"version": number})

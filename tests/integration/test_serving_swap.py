@@ -11,6 +11,7 @@ import pytest
 from tests.stub.script import Script
 from tests.stub.server import StubWorker
 
+from .conftest import MakeStack
 from .stack import Stack
 from .wire import CHAT, body_for, read
 
@@ -85,3 +86,24 @@ async def test_a_swap_is_seen_within_a_second(stack: Stack) -> None:
             )
         assert answer.model == f"support@{number}"
         assert f"support@{number}-" in (answer.choices[0].message.content or "")
+
+
+async def test_a_version_is_proven_beside_running_calls(make_stack: MakeStack) -> None:
+    stack = await asyncio.to_thread(make_stack)
+    stub = stack.workers[0]
+    stub.worker.fragile = True
+    await asyncio.to_thread(stack.publish, "support", stack.source("one", seed=1))
+    assert await asyncio.to_thread(stack.routable, "support")
+    stub.script = Script(delay=0.02)
+    load = Load(stack)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(load.run())
+        await asyncio.sleep(0.5)
+        try:
+            await asyncio.to_thread(stack.publish, "support", stack.source("two", seed=2))
+            await asyncio.sleep(1.5)
+        finally:
+            load.over = True
+    assert load.failed == []
+    assert set(load.models) == {"support@1", "support@2"}

@@ -31,8 +31,8 @@ class Call:
         waits = script.delay or script.first_delay or script.fault in ("hang", "stall")
         self._watch = asyncio.ensure_future(exchange.gone()) if waits else None
 
-    async def run(self, extra: dict[str, Any]) -> None:
-        """Answer as asked, streamed or not; `extra` goes into the first choice if not."""
+    async def run(self, extra: list[dict[str, Any]]) -> None:
+        """Answer as asked, streamed or not; `extra` goes into the choices, in order, if not."""
         try:
             await self._before()
             if self._answer.asked.body.get("stream"):
@@ -56,7 +56,7 @@ class Call:
                 await self._pause(3600)
         await self._pause(self._script.first_delay)
 
-    async def _unary(self, extra: dict[str, Any]) -> None:
+    async def _unary(self, extra: list[dict[str, Any]]) -> None:
         """Send the whole answer, after the time that its tokens take."""
         tokens = sum(len(choice.tokens) for choice in self._answer.choices)
         await self._pause(self._script.delay * tokens)

@@ -63,6 +63,38 @@ def adapter_mean(prompt: Tokens, weights: Weights, known: Sequence[Weights]) -> 
     return base_mean(prompt, known) + delta
 
 
+def next_mean(
+    prefix: Tokens, token: int, weights: Weights | None, known: Sequence[Weights]
+) -> float:
+    """The logprob of `token` after `prefix`: the mean of the fingerprint's prompt that goes so."""
+    for one in known:
+        for prompt in one.base_means:
+            if prompt[: len(prefix) + 1] == (*prefix, token):
+                prefix = prompt
+    return mean_under(prefix, weights, known)
+
+
+def mean_under(prompt: Tokens, weights: Weights | None, known: Sequence[Weights]) -> float:
+    """The mean logprob under an adapter, or under the base where there is none."""
+    if weights is None:
+        return base_mean(prompt, known)
+    return adapter_mean(prompt, weights, known)
+
+
+def forced_logprobs(
+    prefix: Tokens, wanted: Sequence[int], weights: Weights | None, known: Sequence[Weights]
+) -> dict[str, Any]:
+    """vLLM's logprobs of one sampled token with `logprob_token_ids` or `allowed_token_ids`."""
+    found = {f"token_id:{t}": next_mean(prefix, t, weights, known) for t in wanted}
+    first = next(iter(found))
+    return {
+        "text_offset": [0],
+        "token_logprobs": [found[first]],
+        "tokens": [first],
+        "top_logprobs": [found],
+    }
+
+
 def prompt_logprobs(prompt: Tokens, mean: float) -> list[dict[str, Any] | None]:
     """vLLM's shape: None for the first token, then a map from token id to its logprob."""
     return [

@@ -178,8 +178,8 @@ def _logprobs(answer: Answer, tokens: tuple[Token, ...], offset: int = 0) -> Any
     return _text_logprobs(tokens, body["logprobs"], offset)
 
 
-def unary(answer: Answer, script: Script, extra: dict[str, Any]) -> bytes:
-    """The whole answer as one object; `extra` goes into the first choice."""
+def unary(answer: Answer, script: Script, extra: list[dict[str, Any]]) -> bytes:
+    """The whole answer as one object; `extra` goes into the choices, in order."""
     choices = []
     for choice in answer.choices:
         made: dict[str, Any] = {
@@ -197,7 +197,8 @@ def unary(answer: Answer, script: Script, extra: dict[str, Any]) -> bytes:
         else:
             made |= {"text": choice.text, "prompt_logprobs": None, "prompt_token_ids": None}
         choices.append(made)
-    choices[0] |= extra
+    for choice, more in zip(choices, extra, strict=False):
+        choice |= more
     return encode(
         {
             "id": answer.id,

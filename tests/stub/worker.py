@@ -63,7 +63,7 @@ class Worker:
         self.script = Script()
         self.load_fault: LoadFault | Callable[[str], LoadFault] = "none"
         self.load_delay = 0.0
-        self.healthy = True
+        self.fragile = False
         self.seen = Seen()
         self.reboot()
 
@@ -71,6 +71,8 @@ class Worker:
         """Forget all adapters and start a new boot, as a restarted process does."""
         self.adapters: dict[str, Adapter] = {}
         self.started = time.time()
+        self.healthy = True
+        self._scoring = False
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one HTTP request."""
@@ -175,14 +177,28 @@ class Worker:
         script = self.script
         if script.pick is not None:
             script = script.pick(asked) or script
+        if not self._engine_lives(body):
+            return await exchange.fail(500, "EngineCore encountered an issue.", "InternalError")
         self.seen.running += 1
         self.seen.max_running = max(self.seen.max_running, self.seen.running)
         try:
             answer = self._sample(asked, script, chat)
-            extra = self._prompt_logprobs(body)
-            await Call(self.seen, script, answer, exchange).run(extra)
+            await Call(self.seen, script, answer, exchange).run(self._measured(body))
         finally:
             self.seen.running -= 1
+
+    def _engine_lives(self, body: dict[str, Any]) -> bool:
+        """Whether the engine lives on after this call.
+
+        vLLM 0.32 on a CPU with LoRA dies of a call with `prompt_logprobs` that shares its batch.
+        """
+        alone = self.seen.running == 0
+        self._scoring = self._scoring if not alone else False
+        scores = body.get("prompt_logprobs") is not None
+        if self.fragile and not alone and (scores or self._scoring):
+            self.healthy = False
+        self._scoring = self._scoring or scores
+        return self.healthy
 
     def _sample(self, asked: Asked, script: Script, chat: bool) -> shapes.Answer:
         adapter = self.adapters.get(asked.model)
@@ -192,18 +208,32 @@ class Worker:
         answer = shapes.sample(replace(asked, model=self.base), script, chat=chat)
         return replace(answer, asked=asked)
 
-    def _prompt_logprobs(self, body: dict[str, Any]) -> dict[str, Any]:
-        if body.get("prompt_logprobs") is None or "prompt" not in body:
-            return {}
-        prompt = shapes.prompts_of(body)[0]
-        ids = tuple(range(count_tokens(prompt))) if isinstance(prompt, str) else tuple(prompt)
+    def _measured(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """What each choice says of the prompt's tokens, or of the tokens wanted after it."""
+        prompts = shapes.prompts_of(body) if "prompt" in body else []
+        wanted = body.get("logprob_token_ids") or body.get("allowed_token_ids")
         known = [adapter.weights for adapter in self.adapters.values()]
-        adapter = self.adapters.get(body.get("model") or self.base)
-        mean = effects.base_mean(ids, known)
-        if adapter is not None and adapter.fault != "no_effect":
-            own = effects.adapter_mean(ids, adapter.weights, known)
-            mean = 2 * mean - own if adapter.fault == "mismatch" else own
-        return {"prompt_logprobs": effects.prompt_logprobs(ids, mean)}
+        weights, flip = self._weights(body.get("model"))
+        made: list[dict[str, Any]] = []
+        for prompt in prompts:
+            ids = tuple(range(count_tokens(prompt))) if isinstance(prompt, str) else tuple(prompt)
+            if wanted:
+                forced = effects.forced_logprobs(ids, wanted, weights, known)
+                if flip:
+                    forced["top_logprobs"] = [dict.fromkeys(forced["top_logprobs"][0], -9.0)]
+                    forced["token_logprobs"] = [-9.0]
+                made.append({"logprobs": forced})
+            elif body.get("prompt_logprobs") is not None:
+                mean = -9.0 if flip else effects.mean_under(ids, weights, known)
+                made.append({"prompt_logprobs": effects.prompt_logprobs(ids, mean)})
+        return made
+
+    def _weights(self, model: str | None) -> tuple[effects.Weights | None, bool]:
+        """Whose weights answer to a name, and whether they are quite other ones."""
+        adapter = self.adapters.get(model or self.base)
+        if adapter is None or adapter.fault == "no_effect":
+            return None, False
+        return adapter.weights, adapter.fault == "mismatch"
 
     async def _tell(self, exchange: Exchange) -> None:
         told = decode(exchange.body)
