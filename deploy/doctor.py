@@ -108,7 +108,7 @@ def _running(config: Config) -> Iterator[Finding]:
         yield Finding(Grade.OK, "processes", "none: nothing is up in this home")
         return
     for program in programs:
-        grade = Grade.OK if program.state == "RUNNING" else Grade.FAIL
+        grade = {"RUNNING": Grade.OK, "STARTING": Grade.WARN}.get(program.state, Grade.FAIL)
         yield Finding(grade, program.name, f"{program.state.lower()}, {program.detail}")
     now = readiness(config.host, config.port)
     yield Finding(Grade.OK if now.ready else Grade.FAIL, "gateway", now.reason)

@@ -52,8 +52,7 @@ class Setup:
             return
         Home(config.home).create()
         with _only_one(self.progress):
-            if not config.model and not self.gpu:
-                self._torch()
+            self._torch()
             if not config.workers:
                 self._worker(worker_python(config))
             if not config.model:
@@ -61,30 +60,42 @@ class Setup:
 
     def is_done(self, config: Config) -> bool:
         """Say whether every part is there."""
-        torch = bool(config.model) or self.gpu or _is_stamped(Path(sys.prefix), _digest(TORCH_LOCK))
+        torch = self._has(Path(sys.prefix), self._torch_digests())
         environment = worker_python(config).parent.parent
-        worker = bool(config.workers or config.local_worker.python) or any(
-            _is_stamped(environment, digest) for digest in self._worker_digests()
+        worker = bool(config.workers or config.local_worker.python) or self._has(
+            environment, self._worker_digests()
         )
         return torch and worker and (bool(config.model) or is_unpacked(default_model(config)))
 
+    # An environment made for a GPU stays one on later starts, which do not say --gpu again.
+
+    def _torch_digests(self) -> list[str]:
+        gpu = _text_digest(_plain_torch())
+        return [gpu] if self.gpu else [_digest(TORCH_LOCK), gpu]
+
     def _worker_digests(self) -> list[str]:
-        # A worker made for a GPU stays one on later starts, which do not say --gpu again.
-        locked = _digest(TORCH_LOCK, WORKER_LOCK)
-        return [_gpu_digest()] if self.gpu else [locked, _gpu_digest()]
+        gpu = _text_digest(_gpu_requirement())
+        return [gpu] if self.gpu else [_digest(TORCH_LOCK, WORKER_LOCK), gpu]
+
+    @staticmethod
+    def _has(environment: Path, digests: Sequence[str]) -> bool:
+        return any(_is_stamped(environment, digest) for digest in digests)
 
     def _torch(self) -> None:
-        digest = _digest(TORCH_LOCK)
-        if _is_stamped(Path(sys.prefix), digest):
+        digests, python = self._torch_digests(), Path(sys.executable)
+        if self._has(Path(sys.prefix), digests):
             return
-        self._install_torch(Path(sys.executable))
-        self._check(Path(sys.executable), "torch")
-        _stamp(Path(sys.prefix), digest)
+        if self.gpu:
+            self._pip(python, f"installing {_plain_torch()} for GPUs", [_plain_torch()])
+        else:
+            self._install_torch(python)
+        self._check(python, "torch")
+        _stamp(Path(sys.prefix), digests[0])
 
     def _worker(self, python: Path) -> None:
         environment = python.parent.parent
         digests = self._worker_digests()
-        if any(_is_stamped(environment, digest) for digest in digests):
+        if self._has(environment, digests):
             return
         if environment.exists():
             if not (environment / "pyvenv.cfg").is_file():
@@ -118,7 +129,7 @@ class Setup:
         )
 
     def _install_torch(self, python: Path) -> None:
-        locked = TORCH_LOCK.read_text(encoding="utf-8").split()[0]
+        locked, plain = _locked_torch(), _plain_torch()
         index = ["--index-url", self.torch_index] if self.torch_index else []
         hashed = ["--require-hashes", "--no-deps", "-r", str(TORCH_LOCK), *index]
         if _platform() != LOCKED_PLATFORM:
@@ -129,7 +140,6 @@ class Setup:
             # Another file under the same name is no reason to look elsewhere: it is an alarm.
             if "DO NOT MATCH THE HASHES" in str(error):
                 raise
-            plain = locked.partition("+")[0]
             self.progress.say(
                 f"{locked} is not to be had here; taking {plain}, which on Linux brings GPU"
                 " libraries (name an index that has the CPU build with ADAPTERLOOP_TORCH_INDEX)"
@@ -182,6 +192,14 @@ def _platform() -> tuple[str, str, tuple[int, int]]:
     return platform.system(), platform.machine(), sys.version_info[:2]
 
 
+def _locked_torch() -> str:
+    return TORCH_LOCK.read_text(encoding="utf-8").split()[0]
+
+
+def _plain_torch() -> str:
+    return _locked_torch().partition("+")[0]
+
+
 def _gpu_requirement() -> str:
     for requirement in importlib.metadata.requires("adapterloop") or []:
         name, _, condition = requirement.partition(";")
@@ -195,8 +213,8 @@ def _digest(*locks: Path) -> str:
     return hashlib.sha256(content + repr(_platform()).encode()).hexdigest()
 
 
-def _gpu_digest() -> str:
-    return hashlib.sha256(f"{_gpu_requirement()} {_platform()}".encode()).hexdigest()
+def _text_digest(requirement: str) -> str:
+    return hashlib.sha256(f"{requirement} {_platform()}".encode()).hexdigest()
 
 
 def _is_stamped(environment: Path, digest: str) -> bool:

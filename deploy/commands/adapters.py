@@ -128,7 +128,12 @@ def _numbers(versions: dict[int, Any]) -> str:
 
 def _show(entry: dict[str, Any]) -> None:
     stable = entry.get("stable")
-    click.echo(f"{entry['alias']}: " + (f"serves version {stable}" if stable is not None else "-"))
+    text = f"serves version {stable}" if stable is not None else "serves nothing yet"
+    if entry.get("candidate") is not None:
+        text += f", and version {entry['candidate']} to {entry['weight']:.0%} of the callers"
+    if entry.get("previous") is not None:
+        text += f"; before: version {entry['previous']}"
+    click.echo(f"{entry['alias']}: {text}")
     for version in entry.get("versions", ()):
         click.echo(f"  {version['version']:>4}  {version['state']:<10}  {version['sha256'][:12]}")
 
