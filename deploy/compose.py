@@ -65,8 +65,3 @@ def gateway_settings(config: Config) -> GatewaySettings:
         timeouts=config.timeouts,
         feedback=config.feedback,
     )
-
-
-def guard_arguments(config: Config) -> list[str]:
-    """Return the command line of the guard process."""
-    return ["--socket", str(Home(config.home).socket("guard"))]

@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from feedback.settings import FeedbackSettings
 from gateway.settings import Limits, Timeouts, WorkerSettings
+from guardrails.settings import GuardSettings
 
 PREFIX = "ADAPTERLOOP_"
 CONFIG_VARIABLE = "ADAPTERLOOP_CONFIG"
@@ -75,6 +76,7 @@ class Config(BaseSettings):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     feedback: FeedbackSettings = FeedbackSettings()
+    guard: GuardSettings = Field(GuardSettings(), description="the guard process")
     local_worker: LocalWorker = LocalWorker()
     torch_index: str | None = Field(None, description="package index that has torch's CPU build")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+
 import click
 
-from deploy.commands.context import configuration
+from deploy.commands.context import configuration, fail
 from deploy.commands.processes import process
 
 
@@ -13,7 +16,15 @@ from deploy.commands.processes import process
 def command() -> None:
     """Run one guard process in the foreground until SIGTERM."""
     config = configuration()
-    from deploy.compose import guard_arguments
-    from guardrails.process import main
+    from deploy.home import Home
+    from guardrails.errors import GuardError
+    from guardrails.process import run
 
-    main(guard_arguments(config))
+    home = Home(config.home)
+    home.create()
+    # The socket is for the owner alone.
+    os.umask(0o077)
+    try:
+        asyncio.run(run(home.socket("guard"), config.guard))
+    except (GuardError, OSError) as error:
+        fail(f"the guard process cannot run: {error}")
