@@ -10,7 +10,6 @@ may never be lost: it returns when the record is synced, and knows no bound.
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -111,7 +110,6 @@ class Outbox:
 
     def _run(self) -> None:
         connection = self.file.connect()
-        wal = self.file.path.with_name(self.file.path.name + "-wal")
         synced = time.monotonic()
         dirty = False
         open_ = True
@@ -122,9 +120,15 @@ class Outbox:
                 dirty = True
             now = time.monotonic()
             if dirty and (now - synced >= _SYNC_EVERY or not open_):
-                _fsync(wal)
+                self._sync()
                 synced, dirty = now, False
         connection.close()
+
+    def _sync(self) -> None:
+        try:
+            self.file.sync()
+        except OSError:
+            logger.exception("outbox: the disk could not be synced")
 
     def _next_batch(self, patience: float | None) -> tuple[list[tuple[str, bytes]], bool]:
         """Wait for a first record, then gather what comes within one commit interval."""
@@ -164,14 +168,3 @@ class Outbox:
                 connection.execute("ROLLBACK")
         finally:
             self._in_hand = 0
-
-
-def _fsync(path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    try:
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -49,18 +49,18 @@ class OutboxFile:
             with closing(self.connect()) as connection:
                 connection.executescript(_SCHEMA)
             path.chmod(0o600)
-            self._connection = self.connect(synchronous="FULL")
+            self._connection = self.connect()
         except BaseException:
             os.close(self._owned)
             raise
 
-    def connect(self, synchronous: Literal["NORMAL", "FULL"] = "NORMAL") -> sqlite3.Connection:
-        """Open a connection of one's own; in FULL, every commit is synced."""
+    def connect(self) -> sqlite3.Connection:
+        """Open a connection of one's own. Its commits survive the process; `sync` the machine."""
         connection = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, timeout=5
         )
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute("PRAGMA synchronous=NORMAL")
         return connection
 
     def count(self) -> int:
@@ -102,7 +102,21 @@ class OutboxFile:
             done = connection.execute(
                 "INSERT OR IGNORE INTO urgent (id, payload) VALUES (?, ?)", (record_id, payload)
             )
-            return None if done.rowcount else _urgent(connection, record_id)
+            before = None if done.rowcount else _urgent(connection, record_id)
+        # After the commit, as `synchronous=FULL` does it too, but with the writer let in meanwhile.
+        self.sync()
+        return before
+
+    def sync(self) -> None:
+        """Sync what has been committed to disk. Raises `OSError`."""
+        try:
+            log = os.open(self.path.with_name(self.path.name + "-wal"), os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            os.fdatasync(log)
+        finally:
+            os.close(log)
 
     def find(self, record_id: str) -> bytes | None:
         """Give an urgent record that waits, by its id."""

@@ -34,10 +34,14 @@ def insert_once(
     """
     if not rows:
         return []
-    postgres = connection.dialect.name == "postgresql"
-    insert = (postgresql.insert if postgres else sqlite.insert)(table)
-    statement = insert.on_conflict_do_nothing().returning(returning)
+    statement = _insert(connection, table).on_conflict_do_nothing().returning(returning)
     return list(connection.execute(statement, [dict(row) for row in rows]).scalars())
+
+
+def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
 
 
 # -- captures ------------------------------------------------------------------------------------
@@ -48,9 +52,10 @@ def known_captures(connection: Connection, ids: Sequence[str]) -> set[str]:
     return set(connection.scalars(select(CAPTURES.c.id).where(CAPTURES.c.id.in_(ids))))
 
 
-def insert_captures(connection: Connection, rows: Sequence[Values]) -> set[str]:
-    """Add captures; gives the ids of those that were not there."""
-    return set(insert_once(connection, CAPTURES, rows, CAPTURES.c.id))
+def insert_captures(connection: Connection, rows: Sequence[Values]) -> None:
+    """Add captures that are not there, as `known_captures` has said under the sampling's lock."""
+    if rows:
+        connection.execute(_insert(connection, CAPTURES), [dict(row) for row in rows])
 
 
 def get_capture(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 AUDIT_SHARE = 0.2
-_WINDOW = 500
+_WINDOW = 250
 """Latest scores that the quantile is taken of."""
 _HOUR = 3600.0
 _HOURS = 25
@@ -112,7 +112,7 @@ def _lowest(score: float, scores: tuple[float, ...], share: float) -> float:
 
     Ties at the border share what is left, so that equal scores do not all come in.
     """
-    below = sum(other < score for other in scores)
-    equal = sum(other == score for other in scores) + 1
+    below = sum(map(score.__gt__, scores))
+    equal = scores.count(score) + 1
     places = share * (len(scores) + 1)
     return min(1.0, max(0.0, (places - below) / equal))

@@ -160,11 +160,11 @@ class FeedbackStore:
             )
             if reasons:
                 items.append(_item(capture, reasons, drawn, now))
-        new = repository.insert_captures(connection, rows)
-        repository.insert_items(connection, [i for i in items if i["response_id"] in new])
+        repository.insert_captures(connection, rows)
+        repository.insert_items(connection, items)
         if state is not None:
             repository.save_sampling(connection, tenant, alias, state, now)
-        return new
+        return {row["id"] for row in rows}
 
     def _keep_until(self, capture: CaptureValues, reasons: Sequence[str], now: float) -> float:
         if reasons:

@@ -1,0 +1,97 @@
+"""SIGKILL at random moments: what was acknowledged is in the store, and in it once."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from deploy.migrations import upgrade
+from feedback.db import make_engine, reading
+from feedback.tables import CAPTURES, FEEDBACK, REVIEW_ITEMS
+from tests.unit.gateway.registry.stores import KINDS, empty_database
+
+ROUNDS = 20
+
+
+@pytest.fixture(params=KINDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with empty_database(request.param, tmp_path) as url:
+        upgrade(url)
+        yield url
+
+
+def started(
+    repository: Path, url: str, folder: Path, round_: int, records: int
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tests.integration.ship",
+            url,
+            str(folder),
+            str(round_),
+            str(records),
+        ],
+        cwd=repository,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+    )
+
+
+@pytest.mark.timeout(240)
+def test_every_record_once(repository: Path, tmp_path: Path, url: str) -> None:
+    rng = random.Random(11)
+    folder = tmp_path / "outbox"
+    told: list[tuple[float, str]] = []
+    must: set[str] = set()
+    ages: dict[str, float] = {}
+    for round_ in range(1, ROUNDS + 1):
+        with started(repository, url, folder, round_, 100_000) as process:
+            assert process.stdout is not None
+            told.clear()
+            told.append((time.monotonic(), process.stdout.readline()))
+            reader = threading.Thread(
+                target=lambda out=process.stdout: told.extend(
+                    (time.monotonic(), line) for line in out
+                )
+            )
+            reader.start()
+            time.sleep(rng.uniform(0.0, 0.7))
+            process.kill()
+            killed = time.monotonic()
+            process.wait()
+            reader.join()
+            ages |= {line.strip(): killed - at for at, line in told}
+        must |= {
+            line.strip()
+            for at, line in told
+            if line.endswith("\n") and (line[0] == "f" or at < killed - 0.1)
+        }
+    with started(repository, url, folder, 99, 0) as process:
+        assert process.wait(60) == 0
+    engine = make_engine(url)
+    with reading(engine) as connection:
+        captures = Counter(connection.scalars(select(CAPTURES.c.id)))
+        flags = Counter(connection.scalars(select(FEEDBACK.c.id)))
+        linked = set(
+            connection.scalars(select(FEEDBACK.c.response_id).where(FEEDBACK.c.status == "linked"))
+        )
+        items = Counter(connection.scalars(select(REVIEW_ITEMS.c.response_id)))
+    engine.dispose()
+    assert len(must) > ROUNDS
+    missing = must - {f"c {name}" for name in captures} - {f"f {name}" for name in flags}
+    assert not missing, {name: round(ages[name], 3) for name in missing}
+    assert {*captures.values(), *flags.values(), *items.values()} == {1}
+    assert linked <= set(items)
