@@ -14,7 +14,7 @@ from feedback.types import Capture, Feedback
 
 _capture = msgspec.json.Decoder(Capture)
 _feedback = msgspec.json.Decoder(Feedback)
-Unreadable = (Unsealable, msgspec.MsgspecError, ValueError)
+Unreadable = (Unsealable, msgspec.MsgspecError, ValueError, RecursionError)
 
 
 def open_capture(seal: Seal, payload: bytes) -> Capture:
