@@ -102,7 +102,7 @@ async def _attempts(
     call, router = draft.call, deps.router
     loop = asyncio.get_running_loop()
     deadline = loop.time() + deps.settings.timeouts.worker_wait
-    avoid: dict[str, Observed] = {}
+    avoid: dict[str, Observed | None] = {}
     refusals = 0
     while True:
         session = call.session or call.request_id
@@ -115,11 +115,11 @@ async def _attempts(
             return
         except UpstreamError as error:
             router.suspect(target.worker.name)
-            refusals += isinstance(error, WorkerRefused)
-            if draft.sent or refusals >= _REFUSALS or isinstance(error, UpstreamTimeout):
+            slow = isinstance(error, UpstreamTimeout)
+            refusals += slow or isinstance(error, WorkerRefused)
+            if draft.sent or refusals >= _REFUSALS:
                 raise UpstreamFailed(f"The worker failed while answering: {error}.") from error
-            if seen is not None:
-                avoid[target.worker.name] = seen
+            avoid[target.worker.name] = None if slow else seen
 
 
 async def _answer(

@@ -54,12 +54,13 @@ class Router:
         self._watch.suspect(worker)
 
     async def target(
-        self, version: Version, session: str, deadline: float, avoid: Mapping[str, Observed]
+        self, version: Version, session: str, deadline: float, avoid: Mapping[str, Observed | None]
     ) -> Target:
         """Give a worker that was proven to serve the version; wait for one until `deadline`.
 
         `deadline` is in the loop's time; `avoid` holds workers that just failed this call, with
-        what was observed then: they count again once something newer is known of them. Raises
+        what was observed then: they count again once something newer is known of them (None:
+        never again). Raises
         `NoWorker` when the deadline passes.
         """
         loop = asyncio.get_running_loop()
@@ -90,10 +91,16 @@ class Router:
     def _placements(self, version: Version) -> tuple[Placement, ...]:
         return self.snapshot.placements.get(version.id, ()) if self.snapshot else ()
 
-    def _pick(self, version: Version, session: str, avoid: Mapping[str, Observed]) -> Target | None:
+    def _pick(
+        self, version: Version, session: str, avoid: Mapping[str, Observed | None]
+    ) -> Target | None:
         observed = self._watch.observed
         if avoid:
-            observed = {n: seen for n, seen in observed.items() if avoid.get(n) is not seen}
+            observed = {
+                name: seen
+                for name, seen in observed.items()
+                if name not in avoid or avoid[name] not in (None, seen)
+            }
         name = choose(
             version, self._placements(version), observed, self.per_worker, session, slack=_SLACK
         )
