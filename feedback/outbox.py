@@ -5,6 +5,8 @@ process (it is committed to a SQLite file in WAL mode), within 1 s it survives l
 log is synced). A commit every 20 ms carries all that came meanwhile, so that the cost a record is
 an insert. Past `bound` waiting records, further ones are dropped and counted. `put_now` is for what
 may never be lost: it returns when the record is synced, and knows no bound.
+
+Records leave the file in the shipping process, so what waits there is counted twice a second.
 """
 
 from __future__ import annotations
@@ -18,32 +20,45 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Self
 
-from feedback.outbox_file import OutboxFile, OutboxInUse, Queue, Waiting
+from feedback.outbox_file import OutboxFile, OutboxInUse, is_busy
 
 logger = logging.getLogger(__name__)
 
 _COMMIT_EVERY = 0.02
 _SYNC_EVERY = 0.5
+_AT_ONCE = 250
+_LONG_LOG = 64 * 1024 * 1024
+"""The shipping process shortens the log as it goes; past so many bytes it seems to be away."""
+
+Records = Sequence[tuple[str, bytes]]
 
 
 class Outbox:
-    """A bounded, durable queue with one writer thread; one file belongs to one process.
+    """A bounded, durable queue; one file belongs to one gateway.
 
+    One thread commits, and another syncs and counts: a slow disk holds up no commit.
     Raises `OutboxInUse` when another process has the file.
     """
 
     def __init__(self, path: Path, bound: int = 200_000) -> None:
         self.dropped = 0
         self.failed = 0
-        self.aside = 0
+        self.shipped = 0
         self._bound = bound
         self._incoming: SimpleQueue[tuple[str, bytes] | None] = SimpleQueue()
-        self.file = OutboxFile(path)
-        self._counting = threading.Lock()
-        self._stored = self.file.count()
+        self.file = OutboxFile(path, checkpoints=False)
+        self._begin = self.file.tally()
+        self.aside = self._begin.aside
+        self._stored = self._begin.waiting
+        self._written = 0
         self._in_hand = 0
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
-        self._thread.start()
+        # Held over a write and the counting of it, so that `_look` never counts a record twice.
+        self._counting = threading.Lock()
+        self._closing = threading.Event()
+        self._writer = threading.Thread(target=self._write_all, name="outbox", daemon=True)
+        self._keeper = threading.Thread(target=self._keep, name="outbox-sync", daemon=True)
+        self._writer.start()
+        self._keeper.start()
 
     @classmethod
     def open(cls, folder: Path, name: str, bound: int = 200_000) -> Self:
@@ -58,7 +73,7 @@ class Outbox:
 
     @property
     def waiting(self) -> int:
-        """Records that are not in the store yet."""
+        """Records that are not in the store yet, as of half a second ago."""
         return self._stored + self._incoming.qsize() + self._in_hand
 
     def put(self, record_id: str, payload: bytes) -> bool:
@@ -75,67 +90,37 @@ class Outbox:
         Where one with this id waits already, it stays, and its payload is returned instead.
         Raises `sqlite3.Error` or `OSError` when the disk does not take it.
         """
-        before = self.file.put_now(record_id, payload)
-        if before is None:
-            self._count(1)
+        with self._counting:
+            before = self.file.put_urgent(record_id, payload)
+            self._count(before is None)
+        # After the commit, as `synchronous=FULL` does it too, but with the writer let in meanwhile.
+        self.file.sync()
         return before
 
-    def peek(self, queue: Queue, limit: int) -> Waiting:
-        """Give the oldest records of a queue, and leave them there. Blocks: use a thread."""
-        return self.file.peek(queue, limit)
-
-    def ack(self, queue: Queue, seqs: Sequence[int]) -> int:
-        """Forget records that are in the store. Blocks: use a thread."""
-        gone = self.file.ack(queue, seqs)
-        self._count(-gone)
-        return gone
-
-    def set_aside(self, queue: Queue, seqs: Sequence[int], reason: str) -> int:
-        """Move records that can never be shipped out of the way. Blocks: use a thread."""
-        moved = self.file.set_aside(queue, seqs, reason)
-        self.aside += moved
-        self._count(-moved)
-        return moved
-
     def close(self) -> None:
-        """Write what waits, sync it, end the thread and give the file back."""
+        """Write what waits, sync it, end the threads and give the file back."""
         self._incoming.put(None)
-        self._thread.join(timeout=10)
-        if not self._thread.is_alive():
+        self._writer.join(timeout=10)
+        self._closing.set()
+        self._keeper.join(timeout=10)
+        if not self._writer.is_alive() and not self._keeper.is_alive():
             self.file.close()
 
-    def _count(self, change: int) -> None:
-        with self._counting:
-            self._stored += change
+    def _count(self, new: int) -> None:
+        self._stored += new
+        self._written += new
 
-    def _run(self) -> None:
-        connection = self.file.connect()
-        synced = time.monotonic()
-        dirty = False
+    def _write_all(self) -> None:
         open_ = True
         while open_:
-            batch, open_ = self._next_batch(None if not dirty else _SYNC_EVERY)
-            if batch:
-                self._write(connection, batch)
-                dirty = True
-            now = time.monotonic()
-            if dirty and (now - synced >= _SYNC_EVERY or not open_):
-                self._sync()
-                synced, dirty = now, False
-        connection.close()
+            batch, open_ = self._next_batch()
+            for at in range(0, len(batch), _AT_ONCE):
+                self._write(batch[at : at + _AT_ONCE])
+            self._in_hand = 0
 
-    def _sync(self) -> None:
-        try:
-            self.file.sync()
-        except OSError:
-            logger.exception("outbox: the disk could not be synced")
-
-    def _next_batch(self, patience: float | None) -> tuple[list[tuple[str, bytes]], bool]:
+    def _next_batch(self) -> tuple[list[tuple[str, bytes]], bool]:
         """Wait for a first record, then gather what comes within one commit interval."""
-        try:
-            item = self._incoming.get(timeout=patience)
-        except Empty:
-            return [], True
+        item = self._incoming.get()
         if item is None:
             return [], False
         batch = [item]
@@ -151,20 +136,43 @@ class Outbox:
             batch.append(item)
             self._in_hand += 1
 
-    def _write(self, connection: sqlite3.Connection, batch: list[tuple[str, bytes]]) -> None:
-        """Commit a batch; a full or failing disk costs the batch, never the server."""
-        before = connection.total_changes
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(
-                "INSERT OR IGNORE INTO outbox (id, payload) VALUES (?, ?)", batch
-            )
-            connection.execute("COMMIT")
-            self._count(connection.total_changes - before)
-        except sqlite3.Error:
-            self.failed += len(batch)
-            logger.exception("outbox: %d records could not be written", len(batch))
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        finally:
-            self._in_hand = 0
+    def _write(self, records: Records) -> None:
+        """Commit records; a full or failing disk costs them, never the server."""
+        while True:
+            try:
+                with self._counting:
+                    self._count(self.file.put(records))
+                    self._in_hand -= len(records)
+                return
+            except sqlite3.Error as error:
+                if is_busy(error):
+                    logger.warning("outbox: another process keeps the file locked")
+                    continue
+                self.failed += len(records)
+                logger.exception("outbox: %d records could not be written", len(records))
+                return
+
+    def _keep(self) -> None:
+        """Sync, and look what has left, until closed."""
+        synced = 0
+        while True:
+            closing = self._closing.wait(_SYNC_EVERY)
+            written = self._written
+            try:
+                if written != synced:
+                    self.file.sync()
+                    synced = written
+                self.file.checkpoint(_LONG_LOG)
+                self._look()
+            except (OSError, sqlite3.Error):
+                logger.exception("outbox: the file could not be synced")
+            if closing:
+                return
+
+    def _look(self) -> None:
+        with self._counting:
+            now = self.file.tally()
+            self._stored = now.waiting
+            left = self._begin.waiting + self._written - now.waiting
+        self.aside = now.aside
+        self.shipped = max(self.shipped, left - (now.aside - self._begin.aside))

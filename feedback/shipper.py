@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from feedback.errors import FinderAway, StoreAway
 from feedback.opening import (
@@ -21,7 +22,6 @@ from feedback.opening import (
     scrubbed_captures,
     scrubbed_feedback,
 )
-from feedback.outbox import Outbox
 from feedback.outbox_file import OutboxFile, Queue, Waiting, leftovers
 from feedback.scrub import Scrubber
 from feedback.sealing import Seal
@@ -43,31 +43,15 @@ _TRIES = 5
 """Rounds in which a record may fail while others pass, before it is set aside."""
 
 
-class Source(Protocol):
-    """What records are taken from: this process's outbox, or one that a dead process left."""
-
-    def peek(self, queue: Queue, limit: int) -> Waiting:
-        """Give the oldest records, and leave them there."""
-        ...
-
-    def ack(self, queue: Queue, seqs: Sequence[int]) -> int:
-        """Forget records."""
-        ...
-
-    def set_aside(self, queue: Queue, seqs: Sequence[int], reason: str) -> int:
-        """Move records out of the way."""
-        ...
-
-
 class Shipper:
     """Ships until it is told to stop, then empties the outbox for ten seconds at most."""
 
     def __init__(
-        self, outbox: Outbox, store: FeedbackStore, scrubber: Scrubber, seal: Seal
+        self, own: OutboxFile, store: FeedbackStore, scrubber: Scrubber, seal: Seal
     ) -> None:
         self.shipped = 0
         self.away: str | None = None
-        self._outbox = outbox
+        self._own = own
         self._store = store
         self._scrubber = scrubber
         self._seal = seal
@@ -84,15 +68,17 @@ class Shipper:
         backoff = _EVERY
         link_at = adopt_at = loop.time()
         while not self._stop.is_set():
-            if self._outbox.waiting:
-                shipped = await self._guarded(lambda: self._round(self._outbox))
+            waiting = await self._anything()
+            if waiting:
+                shipped = await self._guarded(lambda: self._round(self._own))
                 backoff = min(_MAX_BACKOFF, backoff * 2) if self.away else _EVERY
                 if shipped >= _BATCH:
                     continue
-            if not self.away and loop.time() >= link_at:
+            held_up = waiting and self.away
+            if not held_up and loop.time() >= link_at:
                 await self._guarded(lambda: asyncio.to_thread(self._store.link))
                 link_at = loop.time() + _LINK_EVERY
-            if not self.away and loop.time() >= adopt_at:
+            if not held_up and loop.time() >= adopt_at:
                 await self._guarded(self._adopt)
                 adopt_at = loop.time() + _ADOPT_EVERY
             await self._pause(backoff)
@@ -109,18 +95,24 @@ class Shipper:
         """Empty the outbox as far as ten seconds and the store allow; the rest stays on disk."""
         loop = asyncio.get_running_loop()
         started, deadline = loop.time(), loop.time() + _DRAIN
-        while self._outbox.waiting and loop.time() < deadline:
+        while await self._anything() and loop.time() < deadline:
             if self.away and loop.time() > started + _AWAY:
                 break
             try:
                 async with asyncio.timeout_at(deadline):
-                    shipped = await self._guarded(lambda: self._round(self._outbox))
+                    shipped = await self._guarded(lambda: self._round(self._own))
             except TimeoutError:
                 break
             if not shipped:
                 await asyncio.sleep(0.05)
-        if left := self._outbox.waiting:
+        if left := await asyncio.to_thread(self._own.count):
             logger.warning("%d records wait in the outbox for the next start", left)
+
+    async def _anything(self) -> bool:
+        try:
+            return not await asyncio.to_thread(self._own.empty)
+        except sqlite3.Error:
+            return True  # and the round that follows tells what is wrong
 
     async def _guarded(self, work: Callable[[], Awaitable[int]]) -> int:
         """Do something that may fail; tells a change between here and away once."""
@@ -146,7 +138,7 @@ class Shipper:
     async def _adopt(self) -> int:
         """Ship what processes that are gone have left."""
         done = 0
-        files = await asyncio.to_thread(leftovers, self._outbox.file.path)
+        files = await asyncio.to_thread(leftovers, self._own.path)
         try:
             while files:
                 file = files[-1]
@@ -159,7 +151,7 @@ class Shipper:
                 file.close()
         return done
 
-    async def _round(self, source: Source) -> int:
+    async def _round(self, source: OutboxFile) -> int:
         """Ship one batch of each queue; gives how many records have left the source."""
         captures = await self._ship(source, "outbox", open_capture, self._keep)
         return captures + await self._ship(source, "urgent", open_feedback, self._take)
@@ -174,7 +166,7 @@ class Shipper:
 
     async def _ship(
         self,
-        source: Source,
+        source: OutboxFile,
         queue: Queue,
         read: Callable[[Seal, bytes], T],
         deliver: Callable[[Sequence[T]], Awaitable[None]],
@@ -201,7 +193,7 @@ class Shipper:
 
     async def _one_by_one(
         self,
-        source: Source,
+        source: OutboxFile,
         queue: Queue,
         values: Sequence[tuple[int, T]],
         deliver: Callable[[Sequence[T]], Awaitable[None]],

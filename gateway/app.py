@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
 
 import aiohttp
 from fastapi import FastAPI
@@ -16,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from feedback.db import make_engine
 from feedback.errors import FeedbackError
@@ -24,6 +26,7 @@ from feedback.store import FeedbackStore
 from gateway.admin import create_admin_router
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from gateway.feedback_api import feedback_routes, from_feedback
+from gateway.policies import keep_fresh
 from gateway.recording import make_recording
 from gateway.registry.service import Registry
 from gateway.serving.endpoints import ServingEndpoint
@@ -37,8 +40,9 @@ from gateway.serving.readiness import Readiness
 from gateway.serving.router import Router
 from gateway.serving.small import SmallRoutes, error_response
 from gateway.serving.state import Serving
-from gateway.serving.upstream import AiohttpUpstream
+from gateway.serving.upstream import HttpUpstream
 from gateway.settings import GatewaySettings
+from gateway.shipping import Shipping
 from gateway.workers.client import make_admin
 from gateway.workers.loader import Loader
 from gateway.workers.probe import WorkerWatch
@@ -59,7 +63,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         async with _running(settings, registry, serving, readiness):
             yield
 
-    app = FastAPI(
+    app = Gateway(
         title="adapterloop",
         lifespan=lifespan,
         docs_url=None,
@@ -67,25 +71,47 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         openapi_url="/admin/v1/openapi.json",
     )
     app.state.serving = serving
-    # In front: the serving routes are looked up first and skip FastAPI's per-request machinery.
-    app.router.routes[0:0] = _serving_routes(serving, SmallRoutes(serving, readiness))
+    app.endpoints = _endpoints(serving)
+    app.router.routes[0:0] = _serving_routes(app.endpoints, serving, readiness)
     app.include_router(create_admin_router(), prefix="/admin/v1")
     _handle_errors(app)
     return app
 
 
-def _serving_routes(serving: Serving, small: SmallRoutes) -> list[Route]:
+class Gateway(FastAPI):
+    """FastAPI with the busiest routes in front of it.
+
+    Calls for an answer skip FastAPI's middleware and routing, which cost as much as all of the
+    relay; every other request, and every other method, takes the usual way.
+    """
+
+    endpoints: Mapping[str, ServingEndpoint] = MappingProxyType({})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take one ASGI call."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            endpoint = self.endpoints.get(scope["path"])
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+def _endpoints(serving: Serving) -> dict[str, ServingEndpoint]:
     forms: dict[str, Form] = {
         "/v1/chat/completions": ChatForm(),
         "/v1/completions": CompletionForm(),
         "/v1/responses": ResponsesForm(),
     }
-    routes = [
-        Route(path, ServingEndpoint(form, serving), methods=["POST"])
-        for path, form in forms.items()
-    ]
+    return {path: ServingEndpoint(form, serving) for path, form in forms.items()}
+
+
+def _serving_routes(
+    endpoints: Mapping[str, ServingEndpoint], serving: Serving, readiness: Readiness
+) -> list[Route]:
+    small = SmallRoutes(serving, readiness)
     return [
-        *routes,
+        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()),
         Route("/v1/models", small.models, methods=["GET"]),
         Route("/v1/models/{model:path}", small.model, methods=["GET"]),
         Route("/v1/moderations", small.moderations, methods=["POST"]),
@@ -104,10 +130,13 @@ async def _running(
     gateway_id = f"{socket.gethostname()}-{os.getpid()}"
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        upstream = AiohttpUpstream(settings.timeouts)
+        upstream = HttpUpstream(settings.timeouts)
         stack.push_async_callback(upstream.close)
         judge = JudgeClient(settings.guard_socket)
         stack.push_async_callback(judge.close)
+        shipping = Shipping(settings)
+        # After the outbox is closed, so that it ships the last records too.
+        stack.push_async_callback(shipping.close)
         store = FeedbackStore(make_engine(settings.database_url), settings.feedback)
         stack.push_async_callback(asyncio.to_thread, store.close)
         outbox = await asyncio.to_thread(
@@ -131,8 +160,8 @@ async def _running(
         async def boot() -> None:
             secret = await keeper.first_secret()
             recording = make_recording(settings, secret, store, outbox, judge, policies)
-            serving.record(recording.desk, recording.shipper)
-            group.create_task(recording.shipper.run(), name="shipper")
+            serving.record(recording.desk)
+            tasks.append(group.create_task(shipping.run(secret, outbox.file), name="shipping"))
             serving.serve(
                 Deps(
                     settings, keeper, secret, router, upstream, judge, policies, recording.recorder
@@ -145,7 +174,7 @@ async def _running(
             for name, work in (
                 ("snapshot", keeper.run()),
                 ("workers", watch.run()),
-                ("policies", _refresh_policies(policies)),
+                ("policies", keep_fresh(policies)),
                 ("boot", boot()),
             )
         ]
@@ -154,19 +183,6 @@ async def _running(
         finally:
             for task in tasks:
                 task.cancel()
-            # It has no cancel: it empties the outbox, and the group waits for it.
-            if serving.shipper is not None:
-                serving.shipper.stop()
-
-
-async def _refresh_policies(policies: PolicyBook) -> None:
-    """Take over an edited policy file; a mistake in it keeps the policies that are held."""
-    while True:
-        await asyncio.sleep(1.0)
-        try:
-            await asyncio.to_thread(policies.refresh)
-        except Exception as error:
-            logger.error("the policy file cannot be used: %s", error)
 
 
 def _handle_errors(app: FastAPI) -> None:

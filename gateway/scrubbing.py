@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
 from feedback.errors import FinderAway
-from feedback.scrub import PERSON, Span
+from feedback.scrub import PERSON, Scrubber, Span
+from feedback.sealing import Seal
+from guardrails.client import JudgeClient
 from guardrails.errors import GuardUnavailable
 from guardrails.policy_book import PolicyBook
 from guardrails.types import Finding, Judge, Passage
@@ -21,6 +24,21 @@ _THRESHOLD = 0.4
 _LABELS = frozenset({"EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "US_SSN", PERSON})
 # What a language model takes for people now and then: codes, names with digits, acronyms.
 _NO_PERSON = re.compile(r"[\d_@/]|\A[A-Z]{2,}\Z")
+
+
+def make_seal(secret: bytes) -> Seal:
+    """Make what encrypts waiting records; `secret` is the installation's."""
+    return Seal(_key(secret, b"outbox"))
+
+
+def make_scrubber(secret: bytes, judge: JudgeClient, policies: PolicyBook) -> Scrubber:
+    """Make what takes personal data out of records; the same secret gives the same surrogates."""
+    finder = GuardFinder(judge, judge.versions, policies)
+    return Scrubber(finder, _key(secret, b"surrogates"))
+
+
+def _key(secret: bytes, purpose: bytes) -> bytes:
+    return hashlib.blake2b(secret, person=purpose, digest_size=32).digest()
 
 
 class GuardFinder:
@@ -60,6 +78,9 @@ class GuardFinder:
         return spans
 
     async def _ask(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
+        if texts and not self._versions:
+            # Which guards there are is told with the connection, which comes with the first asking.
+            await self._judged(("personal_data",), [Passage("")])
         pieces = [
             (at, start) for at, text in enumerate(texts) for start in range(0, len(text), _PIECE)
         ]
@@ -72,13 +93,18 @@ class GuardFinder:
                 )
                 for at, start in some
             ]
-            try:
-                judged = await self._judge.judge(self._guards, passages)
-            except GuardUnavailable as error:
-                raise FinderAway from error
+            judged = await self._judged(self._guards, passages)
             for (at, start), findings in zip(some, judged, strict=True):
                 found[at] += _spans(texts[at], start, findings)
         return [tuple(spans) for spans in found]
+
+    async def _judged(
+        self, guards: Sequence[str], passages: Sequence[Passage]
+    ) -> list[list[Finding]]:
+        try:
+            return await self._judge.judge(guards, passages)
+        except GuardUnavailable as error:
+            raise FinderAway from error
 
     def _exempt(self, alias: str) -> tuple[re.Pattern[str], ...]:
         rules = self._policies.policy_for(alias).guards

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 from guardrails.catalog import CATALOG
 from guardrails.errors import GuardUnavailable
@@ -24,21 +24,29 @@ class Asking:
         # Kept as it is given, empty or not: a client fills it when it connects.
         self._versions = {} if versions is None else versions
 
-    async def decisions(self, passages: Sequence[Passage]) -> list[list[Decision]]:
-        """Judge passages in one call. Raises `GuardUnavailable` if a closed guard is silent."""
+    def ask(self, passages: Sequence[Passage]) -> Awaitable[list[list[Decision]]]:
+        """Put passages to the judge in one call, now; await the result, in any case, later.
+
+        Awaiting raises `GuardUnavailable` if a closed guard is silent.
+        """
         self.scanned += sum(len(passage.text) for passage in passages)
-        findings: list[list[Finding]] = [[] for _ in passages]
-        if self._plan.remote and passages:
+        if not self._plan.remote or not passages:
+            return self._decided(passages, None)
+        return self._decided(passages, self._judge.judge(self._plan.remote, passages))
+
+    async def _decided(
+        self, passages: Sequence[Passage], asked: Awaitable[list[list[Finding]]] | None
+    ) -> list[list[Decision]]:
+        findings: Sequence[Sequence[Finding]] = [()] * len(passages)
+        if asked is not None:
             try:
-                findings = await self._judge.judge(self._plan.remote, passages)
+                findings = await asked
             except GuardUnavailable:
                 self._note_silence()
                 if self._plan.must_answer:
                     raise
-        return [
-            self._plan.decide(passage, found)
-            for passage, found in zip(passages, findings, strict=True)
-        ]
+        decide = self._plan.decide
+        return [decide(passage, found) for passage, found in zip(passages, findings, strict=True)]
 
     def _note_silence(self) -> None:
         for rule in self._plan.rules:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -39,20 +39,29 @@ class JudgeClient:
         """Version of each guard, as the process told at the last connect; the same live mapping."""
         return self._versions
 
-    async def judge(
+    def judge(
         self, guards: Sequence[str], passages: Sequence[Passage]
-    ) -> list[list[Finding]]:
-        """Give the findings of each passage. Raises `GuardUnavailable`."""
-        if not passages:
-            return []
+    ) -> Awaitable[list[list[Finding]]]:
+        """Give the findings of each passage. Raises `GuardUnavailable`.
+
+        The question is sent at once where there is a connection, not when this is awaited.
+        """
         size = sum(len(passage.text) for passage in passages)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout + size / _CHARS_A_SECOND
+        if self._connection is None or not passages:
+            return self._judged_later(guards, passages, deadline)
+        asked = self._connection.ask(tuple(guards), tuple(passages), deadline)
+        return _findings(asked, len(passages))
+
+    async def _judged_later(
+        self, guards: Sequence[str], passages: Sequence[Passage], deadline: float
+    ) -> list[list[Finding]]:
+        if not passages:
+            return []
         connection = self._connection or await self._connect(deadline)
-        answer = await connection.ask(tuple(guards), tuple(passages), deadline)
-        if len(answer.findings) != len(passages):
-            raise GuardUnavailable("The guard process answered for other passages than asked.")
-        return [list(found) for found in answer.findings]
+        asked = connection.ask(tuple(guards), tuple(passages), deadline)
+        return await _findings(asked, len(passages))
 
     async def ping(self) -> dict[str, str]:
         """Give the version of each guard that is ready. Raises `GuardUnavailable`."""
@@ -121,27 +130,28 @@ class _Connection:
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(Answer)
 
-    async def ask(
+    def ask(
         self, guards: tuple[str, ...], passages: tuple[Passage, ...], deadline: float
-    ) -> Answer:
-        """Send one question and wait for its answer until the loop time `deadline`."""
+    ) -> Awaitable[Answer]:
+        """Send one question now; the answer comes by the loop time `deadline`.
+
+        Nothing is raised before the result is awaited.
+        """
+        future: asyncio.Future[Answer] = self._loop.create_future()
         self._last_id += 1
         number = self._last_id
-        message = self._encoded(Ask(number, guards, passages))
-        if self.lost.is_set():
-            raise GuardUnavailable("The guard process has gone away.")
-        future: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting[number] = future
-        timer = self._loop.call_at(deadline, self._give_up, number)
         try:
-            self.framed.send(message)
-            answer = await future
-        finally:
-            timer.cancel()
-            self._waiting.pop(number, None)
-        if answer.error is not None:
-            raise GuardUnavailable(f"The guard process gave no verdict: {answer.error}")
-        return answer
+            message = self._encoded(Ask(number, guards, passages))
+            if self.lost.is_set():
+                raise GuardUnavailable("The guard process has gone away.")
+        except GuardUnavailable as error:
+            future.set_exception(error)
+            return _answer(future)
+        timer = self._loop.call_at(deadline, self._give_up, number)
+        future.add_done_callback(lambda _: timer.cancel())
+        self._waiting[number] = future
+        self.framed.send(message)
+        return _answer(future)
 
     def close(self) -> None:
         """End the connection."""
@@ -187,6 +197,20 @@ class _Connection:
                 future.set_exception(GuardUnavailable("The guard process has gone away."))
         if self.greeting.done() and not self.greeting.cancelled():
             self.greeting.exception()  # seen, even where nobody waited for the greeting
+
+
+async def _answer(future: asyncio.Future[Answer]) -> Answer:
+    answer = await future
+    if answer.error is not None:
+        raise GuardUnavailable(f"The guard process gave no verdict: {answer.error}")
+    return answer
+
+
+async def _findings(asked: Awaitable[Answer], expected: int) -> list[list[Finding]]:
+    answer = await asked
+    if len(answer.findings) != expected:
+        raise GuardUnavailable("The guard process answered for other passages than asked.")
+    return [list(found) for found in answer.findings]
 
 
 def _clean(passage: Passage) -> Passage:

@@ -7,7 +7,7 @@ text would, however it was cut. Nothing here imports a model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 from guardrails.arguments import ArgumentsBuffer
@@ -125,7 +125,7 @@ class OutputGuard:
                 passed[place] = Release((units,)) if text else _NOTHING
                 units = []
             jobs.append((place, [*units, *self._holders[place].finish()]))
-        releases = await self._judged(jobs)
+        releases = await self._judged(jobs, whole=True)
         return [
             passed.get(place, release) for (place, _), release in zip(jobs, releases, strict=True)
         ]
@@ -145,18 +145,35 @@ class OutputGuard:
             return PassThrough()
         return ArgumentsBuffer(self._plan) if field == "arguments" else Window(self._plan)
 
-    async def _judged(self, jobs: Sequence[tuple[_Place, list[Unit]]]) -> list[Release]:
+    async def _judged(
+        self, jobs: Sequence[tuple[_Place, list[Unit]]], *, whole: bool = False
+    ) -> list[Release]:
         passages = [unit.passage for _, units in jobs for unit in units]
         try:
-            decisions = iter(await self._asking.decisions(passages))
+            decisions = iter(await self._asking.ask(passages))
         except GuardUnavailable:
             self._blocked.update(place[0] for place, _ in jobs)
             raise
         releases = []
         for place, units in jobs:
             verdicts = [(unit, next(decisions)) for unit in units]
-            releases.append(self._settled(place, verdicts))
+            if whole and (release := self._clean(place, verdicts)) is not None:
+                releases.append(release)
+            else:
+                releases.append(self._settled(place, verdicts))
         return releases
+
+    def _clean(
+        self, place: _Place, verdicts: Sequence[tuple[Unit, list[Decision]]]
+    ) -> Release | None:
+        """Let a whole field out in one piece if no guard has found anything in it."""
+        if not verdicts or verdicts[0][0].start or place[0] in self._blocked:
+            return None
+        if not isinstance(self._holders[place], Window) or any(found for _, found in verdicts):
+            return None
+        text = "".join(unit.passage.text for unit, _ in verdicts)
+        self.released += len(text)
+        return Release((Piece(text, 0, len(text)),))
 
     def _settled(self, place: _Place, verdicts: Sequence[tuple[Unit, list[Decision]]]) -> Release:
         choice = place[0]
@@ -234,20 +251,43 @@ class InputGuard:
         """Whether the policy has any input guard."""
         return bool(self._plan.rules)
 
+    @property
+    def only_notes(self) -> bool:
+        """Whether no verdict can change the prompt or refuse it: all rules flag or annotate."""
+        return all(rule.action in ("flag", "annotate") for rule in self._plan.rules)
+
     async def check(self, texts: Sequence[str]) -> InputVerdict:
         """Judge the texts of one prompt with one call to the judge.
 
         Raises `GuardUnavailable` when a guard with `on_failure: closed` has no verdict.
         """
-        if not self._plan.rules:
-            return InputVerdict(tuple(texts))
+        return await self.ask(texts)
+
+    def ask(self, texts: Sequence[str]) -> Awaitable[InputVerdict]:
+        """Like `check`, but the question goes out now; await the verdict, in any case, later."""
         asking = Asking("input", self._plan, self._judge, self._versions)
-        windows = [Window(self._plan) for _ in texts]
+        windows = [Window(self._plan) for _ in texts] if self._plan.rules else []
         units = [
             [*window.push(text), *window.finish()]
-            for window, text in zip(windows, texts, strict=True)
+            for window, text in zip(windows, texts, strict=bool(windows))
         ]
-        decisions = iter(await asking.decisions([unit.passage for each in units for unit in each]))
+        asked = asking.ask([unit.passage for each in units for unit in each])
+        return self._verdict(asking, texts, windows, units, asked)
+
+    async def _verdict(
+        self,
+        asking: Asking,
+        texts: Sequence[str],
+        windows: Sequence[Window],
+        units: Sequence[Sequence[Unit]],
+        asked: Awaitable[list[list[Decision]]],
+    ) -> InputVerdict:
+        found = await asked
+        if not any(found):
+            return InputVerdict(
+                tuple(texts), None, tuple(asking.audit), asking.flagged, asking.scanned
+            )
+        decisions = iter(found)
         cleaned = []
         for index, (window, each) in enumerate(zip(windows, units, strict=True)):
             pieces: list[Piece] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -36,9 +36,9 @@ class Passage(msgspec.Struct, frozen=True, array_like=True):
 class Judge(Protocol):
     """Runs the named guards over passages; the real one talks to the guard process."""
 
-    async def judge(
+    def judge(
         self, guards: Sequence[str], passages: Sequence[Passage]
-    ) -> list[list[Finding]]:
+    ) -> Awaitable[list[list[Finding]]]:
         """Give the findings of each passage, in the order of the passages.
 
         Offsets are relative to `context + text` minus `len(context)`: a finding that begins in the

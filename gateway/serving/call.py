@@ -6,12 +6,19 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from gateway.registry.snapshot import Key, Version
 from gateway.serving.requests import ChatRequest, CompletionRequest
 from gateway.serving.router import Target
 from gateway.serving.turn import Turn
 from guardrails.stream import OutputGuard
 from guardrails.types import AuditEntry
+
+_encode = msgspec.json.Encoder().encode
+# No client can send this name: a NUL in a model's name is refused as unknown.
+_MODEL = "\0model"
+_MODEL_MARK = _encode(_MODEL)
 
 
 @dataclass(slots=True)
@@ -37,6 +44,11 @@ class Call:
     extra: Any = None
 
     @property
+    def path(self) -> str:
+        """The worker's route."""
+        return "/v1/chat/completions" if self.is_chat else "/v1/completions"
+
+    @property
     def is_chat(self) -> bool:
         """Whether the worker is asked on its chat route."""
         return isinstance(self.request, ChatRequest)
@@ -58,6 +70,8 @@ class Draft:
     flagged: bool = False
     outcome: str = "client_gone"
     sent: bool = False
+    refusals: int = 0
+    body: bytes = b""
 
     @property
     def created(self) -> int:
@@ -68,6 +82,19 @@ class Draft:
     def model(self) -> str:
         """The version that answers, `support@7`."""
         return self.version.model
+
+    def encode(self) -> None:
+        """Write the worker's request once; its name for the model is put in for each worker."""
+        self.call.request.model = _MODEL
+        self.body = _encode(self.call.request)
+
+    def body_for(self, target: Target) -> bytes:
+        """Give the request as this worker is to get it."""
+        return self.body.replace(_MODEL_MARK, _encode(target.name), 1)
+
+    def tries(self, target: Target, turn: Turn) -> None:
+        """Note the worker that is asked now; what another one said before is void."""
+        self.target, self.turn = target, turn
 
     @property
     def elapsed(self) -> float:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
+import random
 from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import GatewayError, PermissionDenied
 from gateway.serving.call import Call, Draft
-from gateway.serving.confidence import score
 from gateway.serving.forms import base
 from gateway.serving.http import (
     ClientGone,
@@ -44,7 +43,7 @@ class ServingEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; errors become OpenAI's error body."""
-        request_id = "req_" + os.urandom(16).hex()
+        request_id = f"req_{random.getrandbits(128):032x}"
         headers: list[Header] = [(b"x-request-id", request_id.encode())]
         status = 200
         try:
@@ -61,6 +60,10 @@ class ServingEndpoint:
         except GatewayError as error:
             status = error.status
             await send_error(send, error, headers)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            status = 500
+            await send_error(send, GatewayError("Something went wrong in the gateway."), headers)
         finally:
             self._serving.metrics.request(self._form.route, status)
 
@@ -97,7 +100,7 @@ class ServingEndpoint:
             cancelled_when_gone(receive),
             aclosing(complete(draft, self._serving.deps)) as events,
         ):
-            collected = [event async for event in events]
+            collected = [event async for batch in events for event in batch]
         body = self._form.writer(draft).unary(collected)
         self._serving.metrics.answered(draft)
         await send_json(send, body, [*headers, *_verdicts(draft)])
@@ -113,13 +116,13 @@ class ServingEndpoint:
                 cancelled_when_gone(receive),
                 aclosing(complete(draft, self._serving.deps)) as events,
             ):
-                async for event in events:
+                async for batch in events:
                     data = b""
                     if not started:
                         # Not before the first event: until then a failure has a status of its own.
                         await start(send, 200, [*_SSE, *headers])
                         data, started = writer.opening(), True
-                    data += writer.event(event)
+                    data += b"".join([writer.event(event) for event in batch])
                     if data:
                         await send({"type": "http.response.body", "body": data, "more_body": True})
             last = writer.closing()
@@ -137,7 +140,7 @@ def _verdicts(draft: Draft) -> list[Header]:
     headers: list[Header] = []
     turn = draft.turn
     first = turn.choices.get(0) if turn is not None else None
-    confidence = score(first.scores) if first is not None else None
+    confidence = first.confidence if first is not None else None
     if confidence is not None:
         headers.append((b"x-confidence", f"{confidence.mean:.4f}".encode()))
     actions = {entry.action for entry in draft.audit}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -50,33 +49,39 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-@asynccontextmanager
-async def cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
+class cancelled_when_gone:
     """Cancel the block, and raise `ClientGone`, when the client closes its connection.
 
     Leave the block before the end of the answer is sent: the server reports the end of an answer
     like a disconnect.
     """
-    task = asyncio.current_task()
-    gone = False
 
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
+    __slots__ = ("_gone", "_receive", "_task", "_watcher")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        self._watcher.cancel()
+        if not self._gone or self._task is None:
+            return
+        cancelled = self._task.uncancel() > 0
+        if kind is asyncio.CancelledError and not cancelled:
+            raise ClientGone from None
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        gone = True
-        if task is not None:
-            task.cancel()
-
-    watcher = asyncio.get_running_loop().create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not gone or (task is not None and task.uncancel() > 0):
-            raise
-        raise ClientGone from None
-    finally:
-        watcher.cancel()
+        self._gone = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 async def start(send: Send, status: int, headers: Iterable[Header]) -> None:

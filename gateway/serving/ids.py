@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
+import random
 import time
 
 _MAC_BYTES = 8
@@ -23,9 +23,9 @@ def _mac(secret: bytes, tenant: str, payload: bytes) -> bytes:
 
 def mint(prefix: str, secret: bytes, tenant: str, version_id: int) -> str:
     """Make a response id such as `chatcmpl-<48 hex digits>`; `secret` has at most 64 bytes."""
-    payload = (
-        int(time.time() * 1000).to_bytes(6, "big") + os.urandom(6) + version_id.to_bytes(4, "big")
-    )
+    # The MAC is what proves; the random part only keeps ids apart.
+    number = (int(time.time() * 1000) << 80) | (random.getrandbits(48) << 32) | version_id
+    payload = number.to_bytes(16, "big")
     return prefix + (payload + _mac(secret, tenant, payload)).hex()
 
 

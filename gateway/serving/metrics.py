@@ -36,7 +36,10 @@ class Metrics:
         self._outbox = Gauge(
             "adapterloop_outbox", "Records by fate", ["fate"], registry=self._registry
         )
+        # Looking a child up by its labels costs more than counting.
         self._children: dict[tuple[str, int], Counter] = {}
+        self._token_children: dict[str, tuple[Counter, Counter]] = {}
+        self._second_children: dict[str, Histogram] = {}
 
     def request(self, route: str, status: int) -> None:
         """Count a request; `status` 499 stands for a client that went away."""
@@ -49,11 +52,24 @@ class Metrics:
         """Count an answer's tokens, time and guard decisions."""
         if draft.turn is not None:
             usage = draft.turn.total
-            self._tokens.labels(draft.model, "prompt").inc(usage.prompt_tokens)
-            self._tokens.labels(draft.model, "completion").inc(usage.completion_tokens)
-        self._seconds.labels(draft.call.route).observe(draft.elapsed)
+            prompt, completion = self._tokens_of(draft.model)
+            prompt.inc(usage.prompt_tokens)
+            completion.inc(usage.completion_tokens)
+        route = draft.call.route
+        seconds = self._second_children.get(route)
+        if seconds is None:
+            seconds = self._second_children[route] = self._seconds.labels(route)
+        seconds.observe(draft.elapsed)
         for entry in draft.audit:
             self._guarded.labels(entry.guard, entry.action).inc()
+
+    def _tokens_of(self, model: str) -> tuple[Counter, Counter]:
+        children = self._token_children.get(model)
+        if children is None:
+            labels = self._tokens.labels
+            children = labels(model, "prompt"), labels(model, "completion")
+            self._token_children[model] = children
+        return children
 
     def page(self, in_flight: int, records: Mapping[str, int]) -> bytes:
         """Give the page that Prometheus scrapes; `records` counts the outbox's by their fate."""

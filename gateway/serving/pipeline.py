@@ -7,25 +7,18 @@ relay -> output guards -> confidence -> record.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
-import msgspec
-
-from gateway.errors import (
-    ContentPolicyViolation,
-    GatewayError,
-    GuardsUnavailable,
-    UpstreamFailed,
-)
+from gateway.errors import GatewayError, GuardsUnavailable, UpstreamFailed
 from gateway.serving.call import Call, Draft
 from gateway.serving.events import Event
 from gateway.serving.ids import mint
 from gateway.serving.keeper import SnapshotKeeper
-from gateway.serving.prompts import slots_of
+from gateway.serving.prompts import InputQuestion
 from gateway.serving.recorder import Recorder
-from gateway.serving.relay import WorkerRefused, messages
+from gateway.serving.relay import Reader, WorkerRefused
 from gateway.serving.resolve import alias_of, resolve
 from gateway.serving.router import Router
 from gateway.serving.turn import Turn
@@ -36,9 +29,8 @@ from guardrails.client import JudgeClient
 from guardrails.errors import GuardUnavailable
 from guardrails.policy import Policy
 from guardrails.policy_book import PolicyBook
-from guardrails.stream import InputGuard, OutputGuard
+from guardrails.stream import OutputGuard
 
-_encode = msgspec.json.Encoder().encode
 _REFUSALS = 2
 
 
@@ -65,121 +57,90 @@ def begin(call: Call, deps: Deps) -> Draft:
     return Draft(call, version, response_id)
 
 
-async def complete(draft: Draft, deps: Deps) -> AsyncGenerator[Event, None]:
-    """Answer a call: judged events, as they may be sent.
+async def complete(draft: Draft, deps: Deps) -> AsyncGenerator[list[Event], None]:
+    """Answer a call: judged events, some at a time, as they may be sent.
 
     Raises a `GatewayError` when nothing was yielded yet, or `UpstreamFailed` when the worker broke
     off in the middle. Closing the generator aborts the worker's call. Whatever happens, the call
     is recorded once.
     """
-    call = draft.call
-    policy = deps.policies.policy_for(draft.version.alias, str(call.key.id))
+    policy = deps.policies.policy_for(draft.version.alias, str(draft.call.key.id))
+    question = InputQuestion(draft, policy, deps.judge)
+    deadline = asyncio.get_running_loop().time() + deps.settings.timeouts.worker_wait
     try:
-        await _judge_input(draft, policy, deps)
-        body = _encode_for_worker(draft, deps)
-        async with aclosing(_attempts(draft, policy, body, deps)) as events:
-            async for event in events:
-                draft.sent = True
-                yield event
+        await question.ask()
+        draft.encode()
+        avoid: dict[str, Observed | None] = {}
+        while True:
+            try:
+                async with aclosing(_attempt(draft, policy, deadline, avoid, deps)) as batches:
+                    async for events in batches:
+                        if not draft.sent:
+                            await question.answered()
+                            draft.sent = True
+                        yield events
+                break
+            except UpstreamError as error:
+                _consider(draft, error, avoid, deps)
         draft.outcome = "ok"
     except GuardUnavailable as error:
         draft.outcome = GuardsUnavailable.code or ""
         if not draft.sent or draft.turn is None:
             raise GuardsUnavailable from error
-        for event in await draft.turn.withhold():
-            yield event
+        yield draft.turn.withhold()
     except GatewayError as error:
         draft.outcome = error.code or error.type
         raise
     finally:
+        await question.close()
         deps.recorder.put(draft)
 
 
-async def _attempts(
-    draft: Draft, policy: Policy, body: bytes, deps: Deps
-) -> AsyncGenerator[Event, None]:
-    """Ask workers until one answers; another is tried only while nothing has been sent."""
+async def _attempt(
+    draft: Draft,
+    policy: Policy,
+    deadline: float,
+    avoid: Mapping[str, Observed | None],
+    deps: Deps,
+) -> AsyncGenerator[list[Event], None]:
+    """Choose a worker and relay its answer through the guards. Raises `UpstreamError`."""
     call, router = draft.call, deps.router
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + deps.settings.timeouts.worker_wait
-    avoid: dict[str, Observed | None] = {}
-    refusals = 0
-    while True:
-        session = call.session or call.request_id
-        target = draft.target = await router.target(draft.version, session, deadline, avoid)
-        seen = router.observed(target.worker.name)
-        try:
-            async with aclosing(_answer(draft, policy, body, deps)) as events:
-                async for event in events:
-                    yield event
-            return
-        except UpstreamError as error:
-            router.suspect(target.worker.name)
-            slow = isinstance(error, UpstreamTimeout)
-            refusals += slow or isinstance(error, WorkerRefused)
-            if draft.sent or refusals >= _REFUSALS:
-                raise UpstreamFailed(f"The worker failed while answering: {error}.") from error
-            avoid[target.worker.name] = None if slow else seen
-
-
-async def _answer(
-    draft: Draft, policy: Policy, body: bytes, deps: Deps
-) -> AsyncGenerator[Event, None]:
-    """Relay one worker's answer through the guards."""
-    call, target = draft.call, draft.target
-    assert target is not None  # noqa: S101 (set by the caller; for the type checker)
+    session = call.session or call.request_id
+    target = await router.target(draft.version, session, deadline, avoid)
     guard = OutputGuard(policy, deps.judge, versions=deps.judge.versions)
-    turn = draft.turn = Turn(guard, wants_tokens=call.wants_tokens, unary=not call.stream)
-    path = "/v1/chat/completions" if call.is_chat else "/v1/completions"
-    payload = body.replace(_MODEL_MARK, _encode(target.name), 1)
+    turn = Turn(guard, wants_tokens=call.wants_tokens, unary=not call.stream)
+    draft.tries(target, turn)
+    router.begin(target)
     try:
-        with deps.router.in_flight(target):
-            async with (
-                deps.upstream.post(target.worker, path, payload) as answer,
-                aclosing(
-                    messages(
-                        answer,
-                        target,
-                        draft.model,
-                        chat=call.is_chat,
-                        bare=not call.wants_tokens,
-                        stream=call.stream,
-                    )
-                ) as parsed,
-            ):
-                async for message in parsed:
-                    draft.note_first_token()
-                    for event in await turn.take(message):
-                        yield event
-                    if turn.cut_short(call.expected_choices):
-                        break
-        for event in await turn.end():
-            yield event
+        async with deps.upstream.post(target.worker, call.path, draft.body_for(target)) as answer:
+            reader = Reader(answer, target, draft)
+            if not call.stream:
+                message = await reader.whole()
+                draft.note_first_token()
+                yield await turn.take(message) + await turn.end()
+                return
+            async for message in reader.events():
+                draft.note_first_token()
+                if events := await turn.take(message):
+                    yield events
+                if turn.cut_short(call.expected_choices):
+                    break
+        yield await turn.end()
     finally:
+        router.end(target)
         draft.judged(guard)
 
 
-async def _judge_input(draft: Draft, policy: Policy, deps: Deps) -> None:
-    """Let the input guards see what came from outside; blocked input is a 400."""
-    if not policy.input.rules:
-        return
-    slots = slots_of(draft.call.request)
-    guard = InputGuard(policy, deps.judge, versions=deps.judge.versions)
-    verdict = await guard.check([slot.text for slot in slots])
-    draft.audit += verdict.audit
-    draft.flagged |= verdict.flagged
-    if verdict.blocked is not None:
-        raise ContentPolicyViolation
-    for slot, text in zip(slots, verdict.texts, strict=True):
-        if text is not slot.text:
-            slot.replace(text)
-
-
-_MODEL_MARK = b'"\\u0000model"'
-
-
-def _encode_for_worker(draft: Draft, deps: Deps) -> bytes:
-    """Write the worker's request once; its name for the model is put in for each worker."""
-    request = draft.call.request
-    request.model = "\0model"
-    return _encode(request)
+def _consider(
+    draft: Draft, error: UpstreamError, avoid: dict[str, Observed | None], deps: Deps
+) -> None:
+    """Take note of a worker's failure; raises `UpstreamFailed` where no other try is allowed."""
+    target = draft.target
+    assert target is not None  # noqa: S101 (an attempt has failed, so there was one)
+    seen = deps.router.observed(target.worker.name)
+    deps.router.suspect(target.worker.name)
+    slow = isinstance(error, UpstreamTimeout)
+    draft.refusals += slow or isinstance(error, WorkerRefused)
+    if draft.sent or draft.refusals >= _REFUSALS:
+        raise UpstreamFailed(f"The worker failed while answering: {error}.") from error
+    avoid[target.worker.name] = None if slow else seen

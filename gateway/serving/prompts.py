@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.errors import InvalidRequest
+from gateway.errors import ContentPolicyViolation, InvalidRequest
+from gateway.serving.call import Draft
 from gateway.serving.requests import ChatRequest, CompletionRequest, TextPart
+from guardrails.client import JudgeClient
+from guardrails.errors import GuardUnavailable
+from guardrails.policy import Policy
+from guardrails.stream import InputGuard, InputVerdict
 
 _JUDGED_ROLES = frozenset({"user", "tool"})
 
@@ -59,3 +65,51 @@ def _of_messages(request: ChatRequest) -> list[Slot]:
             if isinstance(part, TextPart)
         ]
     return slots
+
+
+class InputQuestion:
+    """The input guards' question about one call.
+
+    Where a verdict could refuse or change the prompt, `ask` waits for it. Where all rules only
+    flag or annotate, the guards judge while the worker answers, and the verdict is awaited before
+    anything is sent.
+    """
+
+    def __init__(self, draft: Draft, policy: Policy, judge: JudgeClient) -> None:
+        self._draft = draft
+        self._policy = policy
+        self._judge = judge
+        self._pending: Awaitable[InputVerdict] | None = None
+
+    async def ask(self) -> None:
+        """Put the question. Raises `ContentPolicyViolation` and `GuardUnavailable`."""
+        guard = InputGuard(self._policy, self._judge, versions=self._judge.versions)
+        if not guard.active:
+            return
+        slots = slots_of(self._draft.call.request)
+        self._pending = guard.ask([slot.text for slot in slots])
+        if guard.only_notes:
+            return
+        verdict = await self.answered()
+        if verdict is None:
+            return
+        for slot, text in zip(slots, verdict.texts, strict=True):
+            if text is not slot.text:
+                slot.replace(text)
+
+    async def answered(self) -> InputVerdict | None:
+        """Wait for the verdict, once. Raises like `ask`."""
+        if self._pending is None:
+            return None
+        pending, self._pending = self._pending, None
+        verdict = await pending
+        self._draft.audit += verdict.audit
+        self._draft.flagged |= verdict.flagged
+        if verdict.blocked is not None:
+            raise ContentPolicyViolation
+        return verdict
+
+    async def close(self) -> None:
+        """Take a verdict that nobody has waited for into the record."""
+        with suppress(GuardUnavailable, ContentPolicyViolation):
+            await self.answered()

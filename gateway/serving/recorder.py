@@ -11,7 +11,6 @@ from feedback.outbox import Outbox
 from feedback.sealing import Seal
 from feedback.types import Capture, CapturedChoice
 from gateway.serving.call import Draft
-from gateway.serving.confidence import score
 from gateway.serving.turn import ChoiceState
 
 logger = logging.getLogger(__name__)
@@ -79,5 +78,5 @@ def _choice(state: ChoiceState) -> CapturedChoice:
         reasoning=state.text("reasoning"),
         tool_calls=tools or None,
         finish_reason=state.finish,
-        confidence=score(state.scores),
+        confidence=state.confidence,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 
 from gateway.errors import (
     ContextLengthExceeded,
@@ -13,6 +13,7 @@ from gateway.errors import (
     UpstreamFailed,
 )
 from gateway.serving.answers import Parsed, UnknownAnswer, parse_chat, parse_completion, parse_error
+from gateway.serving.call import Draft
 from gateway.serving.router import Target
 from gateway.serving.upstream import UpstreamAnswer, UpstreamError
 
@@ -32,32 +33,51 @@ class ModelLost(UpstreamError):
     """The worker does not know the model any more: it has restarted."""
 
 
-async def messages(
-    answer: UpstreamAnswer, target: Target, model: str, *, chat: bool, bare: bool, stream: bool
-) -> AsyncGenerator[Parsed, None]:
-    """Give each message of the worker's answer.
+class Reader:
+    """Reads one worker's answer to a call.
 
-    Raises `InvalidRequest` and its kin for what the client must mend, `UpstreamError` for what the
-    worker did wrong, and `UpstreamFailed` for an answer that cannot be understood.
+    Its methods raise `InvalidRequest` and its kin for what the client must mend, `UpstreamError`
+    for what the worker did wrong, and `UpstreamFailed` for an answer that cannot be understood.
     """
-    if answer.status != 200:
-        raise _refusal(answer.status, await answer.read(), target, model)
-    parse = parse_chat if chat else parse_completion
-    if not stream:
-        yield _parsed(_read(parse, await answer.read(), bare), target, model)
-        return
-    async for data in answer.events():
-        if data == _DONE:
-            return
-        yield _parsed(_read(parse, data, bare), target, model)
-    raise UpstreamError("the stream ended without [DONE]")
 
+    def __init__(self, answer: UpstreamAnswer, target: Target, draft: Draft) -> None:
+        self._answer = answer
+        self._target = target
+        self._model = draft.model
+        self._bare = not draft.call.wants_tokens
+        self._parse = parse_chat if draft.call.is_chat else parse_completion
 
-def _parsed(message: Parsed, target: Target, model: str) -> Parsed:
-    if message.error is not None:
-        status = message.error.code if isinstance(message.error.code, int) else 500
-        raise _failure(status, message.error.message, target, model)
-    return message
+    async def whole(self) -> Parsed:
+        """Give the whole of a unary answer."""
+        body = await self._answer.read()
+        if self._answer.status != 200:
+            raise _refusal(self._answer.status, body, self._target, self._model)
+        return self._read(body)
+
+    async def events(self) -> AsyncGenerator[Parsed, None]:
+        """Give each event of a stream."""
+        if self._answer.status != 200:
+            body = await self._answer.read()
+            raise _refusal(self._answer.status, body, self._target, self._model)
+        async for data in self._answer.events():
+            if data == _DONE:
+                return
+            yield self._read(data)
+        raise UpstreamError("the stream ended without [DONE]")
+
+    def _read(self, data: bytes) -> Parsed:
+        """Fail closed: what is not understood was not judged."""
+        try:
+            message = self._parse(data, self._bare)
+        except UnknownAnswer as error:
+            logger.warning("a worker's answer was not understood: %s", error)
+            raise UpstreamFailed(
+                "The worker's answer could not be understood, so it was withheld."
+            ) from None
+        if message.error is not None:
+            status = message.error.code if isinstance(message.error.code, int) else 500
+            raise _failure(status, message.error.message, self._target, self._model)
+        return message
 
 
 def _refusal(status: int, body: bytes, target: Target, model: str) -> Exception:
@@ -76,14 +96,3 @@ def _failure(status: int, message: str, target: Target, model: str) -> Exception
     if _TOO_LONG.search(message):
         return ContextLengthExceeded(message, param="messages")
     return InvalidRequest(message or "The worker refused the request.")
-
-
-def _read(parse: Callable[[bytes, bool], Parsed], data: bytes, bare: bool) -> Parsed:
-    """Fail closed: what is not understood was not judged."""
-    try:
-        return parse(data, bare)
-    except UnknownAnswer as error:
-        logger.warning("a worker's answer was not understood: %s", error)
-        raise UpstreamFailed(
-            "The worker's answer could not be understood, so it was withheld."
-        ) from None

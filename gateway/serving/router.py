@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.choose import choose, served_name
@@ -60,8 +59,7 @@ class Router:
 
         `deadline` is in the loop's time; `avoid` holds workers that just failed this call, with
         what was observed then: they count again once something newer is known of them (None:
-        never again). Raises
-        `NoWorker` when the deadline passes.
+        never again). Raises `NoWorker` when the deadline passes.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -75,18 +73,17 @@ class Router:
                     f"No worker that serves '{version.model}' is ready: try again shortly."
                 )
 
-    @contextmanager
-    def in_flight(self, target: Target) -> Iterator[None]:
-        """Count a call while it runs."""
+    def begin(self, target: Target) -> None:
+        """Count a call that goes out; `end` must follow."""
         self.per_worker[target.worker.name] += 1
         self.per_version[target.name] += 1
-        try:
-            yield
-        finally:
-            self.per_worker[target.worker.name] -= 1
-            self.per_version[target.name] -= 1
-            if not self.per_version[target.name]:
-                del self.per_version[target.name]
+
+    def end(self, target: Target) -> None:
+        """Count a call that is over."""
+        self.per_worker[target.worker.name] -= 1
+        self.per_version[target.name] -= 1
+        if not self.per_version[target.name]:
+            del self.per_version[target.name]
 
     def _placements(self, version: Version) -> tuple[Placement, ...]:
         return self.snapshot.placements.get(version.id, ()) if self.snapshot else ()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from feedback.desk import Desk
 from feedback.outbox import Outbox
-from feedback.shipper import Shipper
 from gateway.errors import Overloaded, StoreUnavailable, Unauthenticated
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Key
@@ -32,7 +31,6 @@ class Serving:
         self.in_flight = 0
         self.outbox: Outbox | None = None
         self.desk: Desk | None = None
-        self.shipper: Shipper | None = None
         self._keeper: SnapshotKeeper | None = None
         self._deps: Deps | None = None
 
@@ -44,9 +42,9 @@ class Serving:
         """All parts are there."""
         self._deps = deps
 
-    def record(self, desk: Desk, shipper: Shipper) -> None:
+    def record(self, desk: Desk) -> None:
         """Answers and feedback can be kept."""
-        self.desk, self.shipper = desk, shipper
+        self.desk = desk
 
     @property
     def keeper(self) -> SnapshotKeeper:
@@ -84,14 +82,9 @@ class Serving:
         return key
 
     def records(self) -> dict[str, int]:
-        """Count the records of this process by their fate."""
-        counts = {"waiting": 0, "dropped": 0, "failed": 0, "aside": 0, "shipped": 0}
-        if (box := self.outbox) is not None:
-            counts |= {"waiting": box.waiting, "dropped": box.dropped, "failed": box.failed}
-            counts["aside"] = box.aside
-        if self.shipper is not None:
-            counts["shipped"] = self.shipper.shipped
-        return counts
+        """Count the records of this gateway's outbox by their fate."""
+        fates = ("waiting", "dropped", "failed", "aside", "shipped")
+        return {fate: getattr(self.outbox, fate, 0) for fate in fates}
 
     async def refresh(self) -> None:
         """Make a change of the registry visible here at once."""

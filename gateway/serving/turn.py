@@ -6,7 +6,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from feedback.types import Confidence
 from gateway.serving.answers import BareToken, Parsed, Part, Token, ToolDelta, Usage
+from gateway.serving.confidence import score
 from gateway.serving.events import Event, Finished, TextReleased, ToolCalled, Used
 from gateway.serving.tokens import TokenGate
 from guardrails.stream import OutputGuard
@@ -34,6 +36,14 @@ class ChoiceState:
     usage: Usage | None = None
     finish: str | None = None
     over: bool = False
+    scored: Confidence | None = None
+
+    @property
+    def confidence(self) -> Confidence | None:
+        """How sure the model was of this choice; worked out once, when it is over."""
+        if self.scored is None:
+            self.scored = score(self.scores)
+        return self.scored
 
     def text(self, name: Field) -> str | None:
         """What was released of a field, or None if there was nothing."""
@@ -99,7 +109,7 @@ class Turn:
         events.append(Used(self.total))
         return events
 
-    async def withhold(self) -> list[Event]:
+    def withhold(self) -> list[Event]:
         """End every open choice by the content filter: nothing that was not judged goes out."""
         return [self._stop(state) for state in self.choices.values() if not state.over]
 

@@ -21,12 +21,9 @@ def main(role: str, path: str) -> None:
 
         run(settings)
         return
-    import uvicorn
+    from gateway.main import run as serve
 
-    from gateway.app import create_app
-
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port,
-                log_level="warning", access_log=False, timeout_graceful_shutdown=5)  # fmt: skip
+    serve(settings)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def test_what_is_put_now_is_there_and_only_once(tmp_path: Path) -> None:
     assert outbox.put_now("a", b"2") == b"1"
     assert outbox.file.find("a") == b"1"
     assert outbox.file.find("b") is None
-    assert outbox.peek("urgent", 10) == [(1, "a", b"1")]
+    assert outbox.file.peek("urgent", 10) == [(1, "a", b"1")]
     assert outbox.waiting == 1
     outbox.close()
 
@@ -88,7 +88,7 @@ def test_put_now_survives_sigkill(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     subprocess.run([sys.executable, "-c", program, str(path)], check=False)
     outbox = Outbox(path)
-    assert outbox.peek("urgent", 10) == [(1, "a", b"1")]
+    assert outbox.file.peek("urgent", 10) == [(1, "a", b"1")]
     outbox.close()
 
 
@@ -97,15 +97,15 @@ def test_records_are_read_in_order_and_forgotten_when_told(tmp_path: Path) -> No
     for number in range(5):
         outbox.put(str(number), b"x")
     assert outbox.waiting == 5
-    until(lambda: len(outbox.peek("outbox", 10)) == 5)
-    first = outbox.peek("outbox", 2)
+    until(lambda: len(outbox.file.peek("outbox", 10)) == 5)
+    first = outbox.file.peek("outbox", 2)
     assert [record_id for _, record_id, _ in first] == ["0", "1"]
-    assert outbox.ack("outbox", [seq for seq, _, _ in first]) == 2
-    assert outbox.ack("outbox", [seq for seq, _, _ in first]) == 0
-    (seq, _, _) = outbox.peek("outbox", 1)[0]
-    assert outbox.set_aside("outbox", [seq], "broken") == 1
-    assert [record_id for _, record_id, _ in outbox.peek("outbox", 9)] == ["3", "4"]
-    assert (outbox.waiting, outbox.aside) == (2, 1)
+    assert outbox.file.ack("outbox", [seq for seq, _, _ in first]) == 2
+    assert outbox.file.ack("outbox", [seq for seq, _, _ in first]) == 0
+    (seq, _, _) = outbox.file.peek("outbox", 1)[0]
+    assert outbox.file.set_aside("outbox", [seq], "broken") == 1
+    assert [record_id for _, record_id, _ in outbox.file.peek("outbox", 9)] == ["3", "4"]
+    until(lambda: (outbox.waiting, outbox.shipped, outbox.aside) == (2, 2, 1))
     outbox.close()
     again = Outbox(tmp_path / "outbox.db")
     assert again.waiting == 2

@@ -1,6 +1,7 @@
 """Shipping and the desk: exactly once, around what is away, and nothing waits for the broken."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -11,10 +12,12 @@ import msgspec
 import pytest
 from sqlalchemy import RowMapping, Table
 
+from feedback import outbox as boxes
 from feedback import shipper as shipping
 from feedback.desk import Desk, feedback_id
 from feedback.errors import Conflicting, FinderAway, StoreAway
 from feedback.outbox import Outbox
+from feedback.outbox_file import OutboxFile
 from feedback.scrub import Scrubber
 from feedback.sealing import Seal
 from feedback.shipper import Shipper
@@ -54,8 +57,17 @@ class Place:
         self.store: Any = Away(store)
         self.outbox = Outbox(folder / "gateway-1.db")
         self.seal = seal
-        self.shipper = Shipper(self.outbox, self.store, scrubber, seal)
+        self.closed = False
+        # As in the shipping process: a connection and a descriptor of its own, the lock shared.
+        self.shared = OutboxFile(self.outbox.file.path, os.dup(self.outbox.file.lock))
+        self.shipper = Shipper(self.shared, self.store, scrubber, seal)
         self.desk = Desk(self.store, self.outbox, scrubber, seal)
+
+    def close(self) -> None:
+        """End the outbox; what it holds can be shipped still."""
+        if not self.closed:
+            self.closed = True
+            self.outbox.close()
 
     def put(self, value: Capture | Feedback) -> None:
         """Let a record wait."""
@@ -85,13 +97,15 @@ class Place:
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("_EVERY", 0.02), ("_MAX_BACKOFF", 0.05), ("_AWAY", 0.2)):
         monkeypatch.setattr(shipping, name, value)
+    monkeypatch.setattr(boxes, "_SYNC_EVERY", 0.02)
 
 
 @pytest.fixture
 def place(tmp_path: Path, store: FeedbackStore, scrubber: Scrubber, seal: Seal) -> Any:
     place = Place(tmp_path / "outbox", store, scrubber, seal)
     yield place
-    place.outbox.close()
+    place.close()
+    place.shared.close()
 
 
 async def test_records_reach_the_store(place: Place, rows: Rows) -> None:
@@ -111,7 +125,8 @@ async def test_what_comes_late_is_shipped_at_the_end(place: Place, rows: Rows) -
         await asyncio.sleep(0.05)
         for number in range(1, 121):
             place.put(a_capture(number))
-    assert place.outbox.waiting == 0
+        await asyncio.to_thread(place.close)
+    assert place.shared.empty()
     assert len(rows(CAPTURES)) == 120
 
 
@@ -226,7 +241,7 @@ async def test_feedback_that_nothing_takes_is_refused(
         raise sqlite3.OperationalError("database or disk is full")
 
     place.store.error = StoreAway()
-    monkeypatch.setattr(place.outbox.file, "put_now", full)
+    monkeypatch.setattr(place.outbox.file, "put_urgent", full)
     with pytest.raises(StoreAway):
         await place.desk.submit(some_feedback())
 
