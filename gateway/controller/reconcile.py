@@ -25,7 +25,7 @@ from gateway.controller.desired import (
 from gateway.errors import GatewayError
 from gateway.registry.records import GatewayBeat
 from gateway.registry.snapshot import Placement, Snapshot, Version, VersionState
-from gateway.workers.errors import FingerprintInvalid, LoadRefused
+from gateway.workers.errors import FingerprintInvalid, LoadRefused, WorkerResting
 from gateway.workers.loader import Loader
 from gateway.workers.probe import COUNTED, Observed, WorkerWatch
 
@@ -263,6 +263,9 @@ class Reconciler:
         act = self._loader.reload if there else self._loader.ensure
         try:
             placement = await act(seen.worker, version)
+        except WorkerResting as error:
+            logger.debug("%s must wait: %s", version.model, error.message)
+            return False
         except GatewayError as error:
             logger.warning("%s on %s: %s", version.model, seen.worker, error.message)
             against = isinstance(error, LoadRefused | FingerprintInvalid)

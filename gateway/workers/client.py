@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -30,6 +32,7 @@ _METRIC = re.compile(
     rb"|vllm:kv_cache_usage_perc)(?:\{[^\n]*\})? ([^ \n]+)",
     re.MULTILINE,
 )
+SCORED_AT_ONCE = 4  # more in one step of the engine would hold up the calls that run beside them
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Capabilities:
     """What a kind of worker can do, declared rather than guessed."""
 
     runtime_load: bool
-    prompt_logprobs: bool
+    token_logprobs: bool
 
 
 class WorkerAdmin(Protocol):
@@ -99,10 +102,13 @@ class WorkerAdmin(Protocol):
         """The worker's own figures, empty where it publishes none."""
         ...
 
-    async def prompt_logprobs(self, model: str, token_ids: Sequence[int]) -> list[float | None]:
-        """Log-probability of each prompt token under `model`; the first has none.
+    async def answer_logprobs(
+        self, model: str, token_ids: Sequence[int], answer_start: int
+    ) -> list[float]:
+        """Log-probability under `model` of each token from `answer_start` on.
 
-        Raises `MeasureFailed` where the worker answers without them.
+        Never disturbs the calls that run beside it. Raises `MeasureFailed` where the worker
+        answers without them.
         """
         ...
 
@@ -117,12 +123,13 @@ class _Cards(msgspec.Struct):
     data: list[_Card]
 
 
-class _Token(msgspec.Struct):
-    logprob: float
+class _Logprobs(msgspec.Struct):
+    tokens: list[str]
+    token_logprobs: list[float]
 
 
 class _Choice(msgspec.Struct):
-    prompt_logprobs: list[dict[str, _Token] | None]
+    logprobs: _Logprobs
 
 
 class _Completion(msgspec.Struct):
@@ -159,7 +166,7 @@ class VllmAdmin:
     traffic take seconds.
     """
 
-    capabilities = Capabilities(runtime_load=True, prompt_logprobs=True)
+    capabilities = Capabilities(runtime_load=True, token_logprobs=True)
 
     def __init__(
         self,
@@ -231,18 +238,47 @@ class VllmAdmin:
         status, body = await self._call("GET", "/metrics")
         return parse_metrics(body) if status == HTTPStatus.OK else WorkerMetrics()
 
-    async def prompt_logprobs(self, model: str, token_ids: Sequence[int]) -> list[float | None]:
-        """Score the prompt, generating the one token that vLLM insists on."""
+    async def answer_logprobs(
+        self, model: str, token_ids: Sequence[int], answer_start: int
+    ) -> list[float]:
+        """Have the worker say each token of the answer, and read how likely it was.
+
+        One call a token, since what is forced holds for a whole call. Two shorter ways are closed:
+        `prompt_logprobs` kills vLLM's CPU engine when another call shares its batch, and
+        `logprob_token_ids` replaces the `top_logprobs` of the calls beside it.
+        """
+        ids = list(token_ids)
+        # Nothing that an earlier boot of these names left in the prefix cache may answer.
+        salt = secrets.token_hex(8)
+        scored: list[float] = []
+        for at in range(answer_start, len(ids), SCORED_AT_ONCE):
+            places = range(at, min(at + SCORED_AT_ONCE, len(ids)))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(self._forced(model, ids[:place], ids[place], salt))
+                        for place in places
+                    ]
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+            scored += [task.result() for task in tasks]
+        return scored
+
+    async def _forced(self, model: str, prefix: list[int], token: int, salt: str) -> float:
+        """Log-probability of one token after a prefix, before anything was forced."""
         status, body = await self._call(
             "POST",
             "/v1/completions",
             {
                 "model": model,
-                "prompt": list(token_ids),
+                "prompt": prefix,
                 "max_tokens": 1,
                 "temperature": 0,
-                "prompt_logprobs": 0,
+                "logprobs": 0,
+                "allowed_token_ids": [token],
+                "return_tokens_as_token_ids": True,
                 "add_special_tokens": False,
+                "cache_salt": salt,
             },
             limit=self._work_timeout,
         )
@@ -250,7 +286,7 @@ class VllmAdmin:
             raise WorkerUnreachable(f"measuring {model} answers {status} {_reason(body)}")
         if status != HTTPStatus.OK:
             raise MeasureFailed(f"Measuring {model} answers {status} {_reason(body)}")
-        return _prompt_logprobs(body, token_ids)
+        return _logprob_of(token, body)
 
     async def _call(
         self,
@@ -276,20 +312,16 @@ class VllmAdmin:
             raise WorkerUnreachable(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def _prompt_logprobs(body: bytes, token_ids: Sequence[int]) -> list[float | None]:
+def _logprob_of(token: int, body: bytes) -> float:
     try:
-        choices = msgspec.json.decode(body, type=_Completion).choices
-    except msgspec.DecodeError as error:
-        raise MeasureFailed(f"The worker's prompt log-probabilities cannot be read: {error}") from (
-            error
-        )
-    if not choices or len(choices[0].prompt_logprobs) != len(token_ids):
-        raise MeasureFailed("The worker's prompt log-probabilities do not cover the prompt.")
-    values: list[float | None] = []
-    for token_id, scored in zip(token_ids, choices[0].prompt_logprobs, strict=True):
-        token = (scored or {}).get(str(token_id))
-        values.append(None if token is None else token.logprob)
-    return values
+        [choice] = msgspec.json.decode(body, type=_Completion).choices
+    except (msgspec.DecodeError, ValueError) as error:
+        raise MeasureFailed(f"The worker's log-probabilities cannot be read: {error}") from error
+    if choice.logprobs.tokens != [f"token_id:{token}"]:
+        raise MeasureFailed(f"The worker says {choice.logprobs.tokens}, not the token {token}.")
+    if len(choice.logprobs.token_logprobs) != 1:
+        raise MeasureFailed("The worker's log-probabilities do not go with its tokens.")
+    return choice.logprobs.token_logprobs[0]
 
 
 def _reason(body: bytes) -> str:

@@ -5,6 +5,7 @@ GatewayError
 │   ├── WorkerUnreachable  no usable answer: down or starting
 │   │   └── WorkerSlow      no answer in time
 │   ├── WorkerRestarted    another boot answered before the work was done
+│   ├── WorkerResting      it went down under the last loads, and gets a pause
 │   └── NoRoom             the worker's adapter slots are all taken
 ├── UpstreamFailed
 │   ├── LoadRefused        the worker answered, and said no
@@ -37,6 +38,12 @@ class WorkerRestarted(Unavailable):
     """The worker restarted while an adapter was being loaded or verified."""
 
     code = "worker_restarted"
+
+
+class WorkerResting(Unavailable):
+    """The worker went down while adapters were being loaded or verified, and gets a pause."""
+
+    code = "worker_resting"
 
 
 class NoRoom(Unavailable):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -21,6 +23,7 @@ from gateway.workers.effect import (
     Judgement,
     Prompt,
     Reference,
+    bounded,
     dump_fingerprint,
     judge,
     measure,
@@ -30,6 +33,7 @@ from gateway.workers.errors import (
     MeasureFailed,
     NoRoom,
     WorkerRestarted,
+    WorkerResting,
     WorkerUnreachable,
 )
 from gateway.workers.probe import Observed
@@ -37,6 +41,8 @@ from gateway.workers.probe import Observed
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, int]
+REST_S = 2.0
+REST_MAX_S = 60.0
 
 
 class Workers(Protocol):
@@ -71,6 +77,31 @@ class Evidence(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Circuit:
+    """Keeps loads off a worker that goes down under them, so that it can answer other calls.
+
+    The pause doubles with each time in a row, and counts from when the worker was found up again:
+    a restart may take longer than any pause.
+    """
+
+    downs: int = 0
+    closed_at: float | None = None
+
+    def tripped(self) -> None:
+        """The worker went down, or out of reach, under a load."""
+        self.downs += 1
+        self.closed_at = None
+
+    def rest(self, now: float) -> float:
+        """Seconds still to wait; to be asked only while the worker is up."""
+        if not self.downs:
+            return 0.0
+        if self.closed_at is None:
+            self.closed_at = now + min(REST_S * 2 ** min(self.downs - 1, 16), REST_MAX_S)
+        return max(0.0, self.closed_at - now)
+
+
 class Loader:
     """Loads and verifies. Enter it (`async with`) to let it own the work that callers wait for."""
 
@@ -80,10 +111,13 @@ class Loader:
         evidence: Evidence,
         *,
         max_cpu_loras: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._workers = workers
         self._evidence = evidence
         self._max_cpu_loras = max_cpu_loras
+        self._clock = clock
+        self._circuits: defaultdict[str, Circuit] = defaultdict(Circuit)
         self._group = asyncio.TaskGroup()
         self._flights: dict[Key, asyncio.Future[Placement]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -107,8 +141,8 @@ class Loader:
         """Load the version where it is missing, verify it, record and give the placement.
 
         The placement may say NO_EFFECT or MISMATCH: look at `routable`. Raises
-        `WorkerUnreachable`, `WorkerRestarted`, `NoRoom`, `LoadRefused`, `NameTaken`,
-        `MeasureFailed`, `FingerprintInvalid`.
+        `WorkerUnreachable`, `WorkerRestarted`, `WorkerResting`, `NoRoom`, `LoadRefused`,
+        `NameTaken`, `MeasureFailed`, `FingerprintInvalid`.
         """
         key = (worker, version.id)
         flight = self._flights.get(key)
@@ -127,6 +161,7 @@ class Loader:
 
     async def reload(self, worker: str, version: Version) -> Placement:
         """Unload and load again: for a placement that is not routable, so nothing can use it."""
+        self._check_rest(worker)
         await self.unload(worker, version.worker_name)
         return await self.ensure(worker, version)
 
@@ -149,23 +184,42 @@ class Loader:
             before = await self._workers.look(worker)
             if not before.healthy:
                 raise WorkerUnreachable(f"Worker {worker} is down: {before.detail}")
+            self._check_rest(worker)
             self._check_room(before, version)
-            admin = self._workers.admin(worker)
             fingerprint = await self._fingerprint(version)
-            await admin.load(version.worker_name, version.path)
-            judgement = await self._verify(admin, before, version, fingerprint)
-            after = await self._workers.look(worker)
-            if after.boot != before.boot or not after.serves(version):
-                raise WorkerRestarted(f"Worker {worker} restarted while {version.model} loaded.")
-            placement = Placement(
-                worker, version.id, after.boot, judgement.effect, judgement.detail
-            )
+            try:
+                placement = await self._attempt(before, version, fingerprint)
+            except (WorkerUnreachable, WorkerRestarted):
+                self._circuits[worker].tripped()
+                raise
+            self._circuits.pop(worker, None)
             await asyncio.to_thread(self._evidence.record_placement, placement)
         if placement.routable:
-            logger.info("%s on %s: %s", version.model, worker, judgement.detail)
+            logger.info("%s on %s: %s", version.model, worker, placement.detail)
         else:
-            logger.error("%s on %s never gets calls: %s", version.model, worker, judgement.detail)
+            logger.error("%s on %s never gets calls: %s", version.model, worker, placement.detail)
         return placement
+
+    async def _attempt(
+        self, before: Observed, version: Version, fingerprint: Fingerprint
+    ) -> Placement:
+        """Load and measure, all within one boot of the worker."""
+        worker = before.worker
+        admin = self._workers.admin(worker)
+        await admin.load(version.worker_name, version.path)
+        judgement = await self._verify(admin, before, version, fingerprint)
+        after = await self._workers.look(worker)
+        if after.boot != before.boot or not after.serves(version):
+            raise WorkerRestarted(f"Worker {worker} restarted while {version.model} loaded.")
+        return Placement(worker, version.id, after.boot, judgement.effect, judgement.detail)
+
+    def _check_rest(self, worker: str) -> None:
+        circuit = self._circuits[worker]
+        if (wait := circuit.rest(self._clock())) > 0:
+            raise WorkerResting(
+                f"Worker {worker} went down under {circuit.downs} loads in a row: "
+                f"the next begins in {wait:.0f} s."
+            )
 
     def _check_room(self, seen: Observed, version: Version) -> None:
         """Never register more names than the worker's CPU cache holds: beyond, it thrashes."""
@@ -178,7 +232,7 @@ class Loader:
 
     async def _fingerprint(self, version: Version) -> Fingerprint:
         raw = await asyncio.to_thread(self._evidence.reference, version.id)
-        return FALLBACK if raw is None else parse_fingerprint(raw)
+        return bounded(FALLBACK if raw is None else parse_fingerprint(raw))
 
     async def _verify(
         self, admin: WorkerAdmin, seen: Observed, version: Version, fingerprint: Fingerprint

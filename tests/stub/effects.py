@@ -1,4 +1,4 @@
-"""Prompt logprobs that differ by adapter as a real worker's do.
+"""Logprobs of given tokens that differ by adapter as a real worker's do.
 
 An adapter whose manifest holds a fingerprint answers its prompts with the reference means (and the
 base with the base means), so that proof of effect comes out as `effective`. Other prompts and
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 Tokens = tuple[int, ...]
+MEASURING = ("prompt_logprobs", "logprob_token_ids", "allowed_token_ids")  # no client's fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,10 @@ class Adapter:
 
 @dataclass
 class Seen:
-    """What a worker saw. `running` counts generations now, `max_running` their high-water mark."""
+    """What a worker saw. `running` counts generations now, `max_running` their high-water mark.
+
+    `requests` are the calls for an answer, `measured` those that a proof of effect makes.
+    """
 
     running: int = 0
     max_running: int = 0
@@ -51,6 +54,7 @@ class Seen:
     unloads: list[str] = field(default_factory=list)
     paths: Counter[str] = field(default_factory=Counter)
     requests: deque[Asked] = field(default_factory=lambda: deque(maxlen=4096))
+    measured: deque[Asked] = field(default_factory=lambda: deque(maxlen=4096))
 
 
 class Worker:
@@ -166,7 +170,8 @@ class Worker:
         model = body.get("model") or self.base
         chat = exchange.scope["path"].endswith("/chat/completions")
         asked = Asked(exchange.scope["path"], model, body)
-        self.seen.requests.append(asked)
+        measures = any(body.get(name) is not None for name in effects.MEASURING)
+        (self.seen.measured if measures else self.seen.requests).append(asked)
         if model != self.base and model not in self.adapters:
             text = f"The model `{model}` does not exist."
             return await exchange.fail(404, text, "NotFoundError", param="model")

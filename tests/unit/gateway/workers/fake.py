@@ -15,7 +15,7 @@ BASE = "base@0"
 class FakeWorker:
     """Serves `base@0`; `deltas` tells by how much an adapter shifts each log-probability."""
 
-    capabilities = Capabilities(runtime_load=True, prompt_logprobs=True)
+    capabilities = Capabilities(runtime_load=True, token_logprobs=True)
 
     def __init__(self, name: str = "w1") -> None:
         self.spec = WorkerSpec(name, f"http://{name}")
@@ -80,14 +80,16 @@ class FakeWorker:
         self._check()
         return WorkerMetrics(self.boot)
 
-    async def prompt_logprobs(self, model: str, token_ids: Sequence[int]) -> list[float | None]:
+    async def answer_logprobs(
+        self, model: str, token_ids: Sequence[int], answer_start: int
+    ) -> list[float]:
         """-3 per token under the base, shifted under an adapter."""
         self._check()
         if model != BASE and model not in self.loaded:
             raise WorkerUnreachable("no such model")
         self.log.append(f"measure {model}")
         shift = 0.0 if model == BASE else self.deltas.get(model, self.delta)
-        return [None, *([-3.0 + shift] * (len(token_ids) - 1))]
+        return [-3.0 + shift] * (len(token_ids) - answer_start)
 
 
 def version(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from gateway.registry.snapshot import WorkerSpec
 from gateway.workers.client import (
+    SCORED_AT_ONCE,
     ServedModel,
     VllmAdmin,
     WorkerMetrics,
@@ -184,28 +186,81 @@ async def test_model_list_that_is_no_json(admin: VllmAdmin, answers: Answers) ->
         await admin.models()
 
 
-def scored(*entries: dict[str, object] | None) -> Handler:
-    return says(200, {"choices": [{"text": "x", "prompt_logprobs": list(entries)}]})
+def forced(seen: list[dict[str, Any]], *, status: int = 200) -> Handler:
+    """Answers with the token that is forced, and a tenth of its number as the logprob."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        seen.append(body)
+        [token] = body["allowed_token_ids"]
+        if token == 99:
+            return web.json_response({"error": {"message": "bad token"}}, status=status)
+        logprobs = {"tokens": [f"token_id:{token}"], "token_logprobs": [-token / 10]}
+        return web.json_response({"choices": [{"text": "x", "logprobs": logprobs}]})
+
+    return answer
 
 
-async def test_prompt_logprobs_pick_the_prompts_own_tokens(
+async def test_each_token_of_the_answer_is_forced_after_what_precedes_it(
     admin: VllmAdmin, answers: Answers
 ) -> None:
-    answers["/v1/completions"] = scored(
-        None,
-        {"9": {"logprob": -1.0, "rank": 1}, "7": {"logprob": -2.5, "rank": 3}},
-        {"8": {"logprob": -0.5, "rank": 1}},
-    )
-    assert await admin.prompt_logprobs("m", [5, 7, 8]) == [None, -2.5, -0.5]
+    seen: list[dict[str, Any]] = []
+    answers["/v1/completions"] = forced(seen)
+    ids = [5, 1, *range(10, 20)]
+    assert await admin.answer_logprobs("m", ids, 2) == [-token / 10 for token in ids[2:]]
+    asked = {(tuple(body["prompt"]), body["allowed_token_ids"][0]) for body in seen}
+    assert asked == {(tuple(ids[:at]), ids[at]) for at in range(2, len(ids))}
+    assert {body["model"] for body in seen} == {"m"}
+    assert len({body["cache_salt"] for body in seen}) == 1
+    # Either field would harm the calls that share the batch.
+    assert not any({"prompt_logprobs", "logprob_token_ids"} & set(body) for body in seen)
+    await admin.answer_logprobs("m", ids, 2)
+    assert len({body["cache_salt"] for body in seen}) == 2
 
 
-async def test_prompt_logprobs_must_cover_the_prompt(admin: VllmAdmin, answers: Answers) -> None:
-    answers["/v1/completions"] = scored(None)
+async def test_few_tokens_are_scored_at_once(admin: VllmAdmin, answers: Answers) -> None:
+    running = most = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        return await forced([])(request)
+
+    answers["/v1/completions"] = answer
+    await admin.answer_logprobs("m", range(20), 3)
+    assert most == SCORED_AT_ONCE
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [],
+        [{"logprobs": None}],
+        [{"logprobs": {"tokens": ["token_id:8"], "token_logprobs": [-1.0]}}],
+        [{"logprobs": {"tokens": ["token_id:7"], "token_logprobs": []}}],
+        [{"logprobs": {"tokens": ["token_id:7"], "token_logprobs": [None]}}],
+    ],
+)
+async def test_answers_without_the_forced_token_are_no_measurement(
+    admin: VllmAdmin, answers: Answers, choices: list[object]
+) -> None:
+    answers["/v1/completions"] = says(200, {"choices": choices})
     with pytest.raises(MeasureFailed):
-        await admin.prompt_logprobs("m", [5, 7])
-    answers["/v1/completions"] = says(200, {"choices": [{"text": "x", "prompt_logprobs": None}]})
-    with pytest.raises(MeasureFailed):
-        await admin.prompt_logprobs("m", [5, 7])
+        await admin.answer_logprobs("m", [5, 7], 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, MeasureFailed), (404, MeasureFailed), (500, WorkerUnreachable)]
+)
+async def test_a_refused_token_ends_the_measurement(
+    admin: VllmAdmin, answers: Answers, status: int, kind: type[Exception]
+) -> None:
+    answers["/v1/completions"] = forced([], status=status)
+    with pytest.raises(kind, match="bad token"):
+        await admin.answer_logprobs("m", [5, 6, 7, 99, 8], 1)
 
 
 async def test_unknown_kind_names_the_known_ones() -> None:

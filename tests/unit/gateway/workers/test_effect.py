@@ -8,10 +8,15 @@ from hypothesis import strategies as st
 
 from gateway.registry.snapshot import Effect
 from gateway.workers.effect import (
+    FALLBACK,
     FLOOR,
+    MEASURED_PROMPTS,
+    MEASURED_TOKENS,
     TOLERANCE,
+    Fingerprint,
     Prompt,
     Reference,
+    bounded,
     distance,
     dump_fingerprint,
     judge,
@@ -158,9 +163,48 @@ async def test_measure_takes_the_mean_of_the_answer_one_prompt_at_a_time() -> No
 async def test_unscored_tokens_are_no_measurement() -> None:
     worker = FakeWorker()
 
-    async def scores(model: str, token_ids: object) -> list[float | None]:
-        return [None, -1.0, None]
+    async def scores(model: str, token_ids: object, answer_start: int) -> list[float]:
+        return [-1.0]
 
-    worker.prompt_logprobs = scores  # type: ignore[method-assign, assignment]
+    worker.answer_logprobs = scores  # type: ignore[method-assign, assignment]
     with pytest.raises(MeasureFailed):
         await measure(worker, BASE, [Prompt((1, 2, 3), 1)])
+
+
+@st.composite
+def fingerprints(draw: st.DrawFn) -> Fingerprint:
+    rows = draw(st.lists(st.tuples(st.integers(1, 40), numbers, numbers), min_size=1, max_size=8))
+    prompts = tuple(Prompt((7,) * (length + 3), 3) for length, _, _ in rows)
+    return Fingerprint(prompts, reference([(base, adapter) for _, base, adapter in rows]))
+
+
+@given(fingerprints())
+def test_what_is_measured_is_bounded_and_whole(full: Fingerprint) -> None:
+    part = bounded(full)
+    assert full.reference is not None
+    assert part.reference is not None
+    assert 1 <= len(part.prompts) <= MEASURED_PROMPTS
+    assert len(part.prompts) == 1 or sum(map(length_of, part.prompts)) <= MEASURED_TOKENS
+    known = set(zip(full.prompts, full.reference.base, full.reference.adapter, strict=True))
+    rows = zip(part.prompts, part.reference.base, part.reference.adapter, strict=True)
+    assert set(rows) <= known
+    largest = distance_of_rows(full.reference)
+    assert all(delta >= TOLERANCE * max(largest) for delta in distance_of_rows(part.reference))
+
+
+def length_of(prompt: Prompt) -> int:
+    return prompt.answer_length
+
+
+def distance_of_rows(known: Reference) -> list[float]:
+    return [abs(a - b) for a, b in zip(known.adapter, known.base, strict=True)]
+
+
+def test_the_shortest_telling_answers_are_measured() -> None:
+    prompts = tuple(Prompt((1,) * length, 1) for length in (10, 4, 30, 6, 5))
+    known = reference([(-3.0, -2.0)] * 4 + [(-3.0, -2.99)])
+    assert bounded(Fingerprint(prompts, known)).prompts == (prompts[1], prompts[3], prompts[0])
+
+
+def test_the_built_in_prompts_are_all_measured() -> None:
+    assert bounded(FALLBACK) == FALLBACK

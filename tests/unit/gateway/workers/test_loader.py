@@ -14,9 +14,10 @@ from gateway.workers.errors import (
     LoadRefused,
     NoRoom,
     WorkerRestarted,
+    WorkerResting,
     WorkerUnreachable,
 )
-from gateway.workers.loader import Loader
+from gateway.workers.loader import REST_MAX_S, REST_S, Circuit, Loader
 from gateway.workers.probe import WorkerWatch
 from tests.unit.gateway.workers.fake import BASE, FakeWorker, fingerprint, version
 
@@ -129,10 +130,10 @@ async def test_a_caller_that_leaves_does_not_stop_the_load(
 async def test_the_base_is_measured_once_per_boot(loader: Loader, worker: FakeWorker) -> None:
     await loader.ensure("w1", version(1))
     await loader.ensure("w1", version(2))
-    assert worker.log.count(f"measure {BASE}") == 4
+    assert worker.log.count(f"measure {BASE}") == 3
     worker.restart()
     await loader.ensure("w1", version(1))
-    assert worker.log.count(f"measure {BASE}") == 8
+    assert worker.log.count(f"measure {BASE}") == 6
 
 
 async def test_a_full_worker_is_not_given_more(loader: Loader, worker: FakeWorker) -> None:
@@ -169,12 +170,12 @@ async def test_a_worker_that_is_down_is_told(loader: Loader, worker: FakeWorker)
 async def test_a_restart_during_the_load_proves_nothing(
     loader: Loader, worker: FakeWorker, evidence: Evidence
 ) -> None:
-    async def restart_after(model: str, token_ids: object) -> list[float | None]:
+    async def restart_after(model: str, token_ids: object, answer_start: int) -> list[float]:
         if model != BASE:
             worker.restart()
-        return [None, -3.0, -2.0, -2.0]
+        return [-2.0, -2.0]
 
-    worker.prompt_logprobs = restart_after  # type: ignore[method-assign, assignment]
+    worker.answer_logprobs = restart_after  # type: ignore[method-assign, assignment]
     with pytest.raises(WorkerRestarted):
         await loader.ensure("w1", version())
     assert not evidence.placements
@@ -185,7 +186,7 @@ async def test_without_a_reference_the_first_worker_makes_one(
 ) -> None:
     del evidence.references[1]
     assert (await loader.ensure("w1", version())).effect is Effect.EFFECTIVE
-    assert evidence.references[1]["adapter_mean"] == [-2.0] * 4
+    assert evidence.references[1]["adapter_mean"] == [-2.0] * 3
     other.delta = 2.0
     assert (await loader.ensure("w2", version())).effect is Effect.MISMATCH
 
@@ -215,3 +216,44 @@ async def test_reload_takes_the_name_off_first(loader: Loader, worker: FakeWorke
     assert (await loader.reload("w1", version())).routable
     name = version().worker_name
     assert worker.log[:2] == [f"unload {name}", f"load {name}"]
+
+
+def test_the_pause_doubles_and_counts_from_when_the_worker_is_up() -> None:
+    circuit = Circuit()
+    assert circuit.rest(0.0) == 0.0
+    for turn in range(8):
+        circuit.tripped()
+        began = 1000.0 * turn  # however long the restart took
+        pause = min(REST_S * 2**turn, REST_MAX_S)
+        assert circuit.rest(began) == pause
+        assert circuit.rest(began + pause / 2) == pause / 2
+        assert circuit.rest(began + pause) == 0.0
+
+
+async def test_a_worker_that_dies_under_loads_is_left_in_peace(
+    worker: FakeWorker, evidence: Evidence
+) -> None:
+    now = 0.0
+    watch = WorkerWatch(lambda spec: worker)
+    watch.set_workers([worker.spec])
+
+    async def dies(model: str, token_ids: object, answer_start: int) -> list[float]:
+        worker.restart()
+        raise WorkerUnreachable("the connection was closed")
+
+    answers, worker.answer_logprobs = worker.answer_logprobs, dies  # type: ignore[method-assign]
+    async with Loader(watch, evidence, max_cpu_loras=2, clock=lambda: now) as loader:
+        for turn in range(3):
+            with pytest.raises(WorkerUnreachable):
+                await loader.ensure("w1", version())
+            worker.log.clear()
+            for id_ in (1, 2, 1):
+                with pytest.raises(WorkerResting, match=f"{turn + 1} loads in a row"):
+                    await loader.ensure("w1", version(id_))
+            with pytest.raises(WorkerResting):
+                await loader.reload("w1", version())
+            assert worker.log == []
+            now += REST_S * 2**turn
+        worker.answer_logprobs = answers  # type: ignore[method-assign]
+        assert (await loader.ensure("w1", version())).routable
+        assert (await loader.ensure("w1", version(2))).routable
