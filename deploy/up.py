@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from deploy.health import get, readiness
 from deploy.home import Home
 from deploy.keyring import ensure_keys
 from deploy.migrations import upgrade
+from deploy.ports import Claims
 from deploy.processes import find
 from deploy.progress import Progress
 from deploy.setup import Setup
@@ -47,12 +47,14 @@ def up(config: Config, progress: Progress) -> None:
     """Run everything until a signal. Raises CannotStart, SetupFailed."""
     home = Home(config.home)
     home.create()
-    with _signals(), _alone(home, config):
+    with _signals(), _alone(home, config), Claims() as claims:
         if find(home):
             progress.say("stopping what an earlier run left")
             wait_until_gone(home)
-        _check_port(config)
+        _claim_port(config, claims)
         Setup(progress, torch_index=config.torch_index).run(config)
+        if not config.workers:
+            _choose_worker_port(home, config, claims)
         registry, promote = _prepare(home, config, progress)
         try:
             _Run(home, config, progress, registry, promote).until_stopped()
@@ -61,8 +63,6 @@ def up(config: Config, progress: Progress) -> None:
 
 
 def _prepare(home: Home, config: Config, progress: Progress) -> tuple[Registry, list[Version]]:
-    if not config.workers:
-        _choose_worker_port(home, config)
     upgrade(database_url(config))
     registry = Registry.from_settings(gateway_settings(config))
     registry.prepare()
@@ -234,23 +234,21 @@ def _alone(home: Home, config: Config) -> Iterator[None]:
         yield
 
 
-def _check_port(config: Config) -> None:
-    if not _is_free(config.host, config.port):
+def _claim_port(config: Config, claims: Claims) -> None:
+    if not claims.take(config.host, config.port):
         raise CannotStart(
             f"port {config.port} is in use on {config.host}; set ADAPTERLOOP_PORT to a free one"
         )
 
 
-def _choose_worker_port(home: Home, config: Config) -> None:
+def _choose_worker_port(home: Home, config: Config, claims: Claims) -> None:
     """Remember a free port for the worker: the one of last time, the configured one, or any."""
     remembered = _read_int(home.worker_port)
     for port in (remembered, config.local_worker.port):
-        if port and port != config.port and _is_free("127.0.0.1", port):
+        if port and port != config.port and claims.take("127.0.0.1", port):
             break
     else:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = claims.any("127.0.0.1")
     home.worker_port.write_text(str(port), encoding="utf-8")
 
 
@@ -263,15 +261,3 @@ def _read_int(path: Path) -> int | None:
         return int(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As servers do, so that closed connections of the run before do not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True

@@ -39,7 +39,7 @@ def command(config: Config) -> list[str]:
         *("--enable-lora", "--max-loras", str(own.max_loras)),
         *("--max-cpu-loras", str(config.max_cpu_loras)),
         *("--max-lora-rank", str(config.max_lora_rank)),
-        # Compiling costs a minute at the first start, needs a C++ compiler, and is no faster here.
+        # Compiling makes the start longer and the answers no faster, see docs/operations.md.
         "--enforce-eager",
         *("--enable-auto-tool-choice", "--tool-call-parser", TOOL_PARSER),
         "--disable-uvicorn-access-log",
@@ -53,6 +53,8 @@ def environment(config: Config, inherited: Mapping[str, str]) -> dict[str, str]:
     return {
         **inherited,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        # Else parts of the sampler are compiled at the first call, which takes a C++ compiler.
+        "TORCH_COMPILE_DISABLE": "1",
         "VLLM_CPU_KVCACHE_SPACE": str(own.kv_cache_gib),
         "OMP_NUM_THREADS": str(own.threads or os.cpu_count() or 1),
         "HF_HUB_OFFLINE": "1",

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from deploy import ports
 from deploy import up as module
 from deploy.compose import gateway_settings
 from deploy.config import Config
@@ -64,9 +65,9 @@ def test_a_home_whose_holder_is_gone_is_free(config: Config, home: Home) -> None
 
 
 def test_a_port_in_use_is_one_clear_line(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_is_free", lambda host, port: False)
-    with pytest.raises(CannotStart) as caught:
-        module._check_port(config)
+    monkeypatch.setattr(ports, "is_free", lambda host, port: False)
+    with pytest.raises(CannotStart) as caught, ports.Claims() as claims:
+        module._claim_port(config, claims)
     assert "8000" in str(caught.value)
     assert "ADAPTERLOOP_PORT" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -76,9 +77,26 @@ def test_the_workers_port_is_remembered(
     config: Config, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.worker_port.write_text("8123", encoding="utf-8")
-    monkeypatch.setattr(module, "_is_free", lambda host, port: True)
-    module._choose_worker_port(home, config)
+    monkeypatch.setattr(ports, "is_free", lambda host, port: True)
+    with ports.Claims(str(home.root)) as claims:
+        module._choose_worker_port(home, config, claims)
     assert gateway_settings(config).workers[0].url == "http://127.0.0.1:8123"
+
+
+def test_a_port_that_another_up_chose_is_not_free_though_nothing_listens_yet(
+    config: Config, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "is_free", lambda host, port: True)
+    monkeypatch.setattr(ports.Claims, "any", lambda self, host: 8999)
+    home.worker_port.write_text("8124", encoding="utf-8")
+    mine = str(home.root)
+    with ports.Claims(mine) as first, ports.Claims(mine) as second:
+        assert first.take("127.0.0.1", 8001)
+        assert first.take("127.0.0.1", 8124)
+        module._choose_worker_port(home, config, second)
+        assert home.worker_port.read_text(encoding="utf-8") == "8999"
+    with ports.Claims(mine) as third:
+        assert third.take("127.0.0.1", 8124)
 
 
 def test_named_workers_are_not_started(config: Config) -> None:
