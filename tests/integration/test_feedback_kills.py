@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from sqlalchemy import select
 from deploy.migrations import upgrade
 from feedback.db import make_engine, reading
 from feedback.tables import CAPTURES, FEEDBACK, REVIEW_ITEMS
+from gateway.settings import GatewaySettings
 from tests.unit.gateway.registry.stores import KINDS, empty_database
 
 ROUNDS = 20
@@ -30,19 +32,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-def started(
-    repository: Path, url: str, folder: Path, round_: int, records: int
-) -> subprocess.Popen[str]:
+def started(repository: Path, settings: Path, round_: int, records: int) -> subprocess.Popen[str]:
+    module = "tests.integration.ship"
     return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "tests.integration.ship",
-            url,
-            str(folder),
-            str(round_),
-            str(records),
-        ],
+        [sys.executable, "-m", module, str(settings), str(round_), str(records)],
         cwd=repository,
         stdout=subprocess.PIPE,
         text=True,
@@ -50,16 +43,32 @@ def started(
     )
 
 
-@pytest.mark.timeout(240)
-def test_every_record_once(repository: Path, tmp_path: Path, url: str) -> None:
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("victim", ["gateway", "shipping"])
+def test_every_record_once(
+    repository: Path, tmp_path: Path, url: str, guard_socket: Path, victim: str
+) -> None:
+    """The process that records is killed, or the one that ships and then the one that records.
+
+    What a shipping process of the last round has not shipped, it ships beside the next round.
+    """
     rng = random.Random(11)
-    folder = tmp_path / "outbox"
+    settings = tmp_path / "settings.json"
+    settings.write_text(
+        GatewaySettings(
+            database_url=url,
+            storage=tmp_path / "storage",
+            outbox=tmp_path / "outbox",
+            guard_socket=guard_socket,
+        ).model_dump_json()
+    )
     told: list[tuple[float, str]] = []
     must: set[str] = set()
     ages: dict[str, float] = {}
     for round_ in range(1, ROUNDS + 1):
-        with started(repository, url, folder, round_, 100_000) as process:
+        with started(repository, settings, round_, 100_000) as process:
             assert process.stdout is not None
+            shipping = int(process.stdout.readline().removeprefix("pid "))
             told.clear()
             told.append((time.monotonic(), process.stdout.readline()))
             reader = threading.Thread(
@@ -68,6 +77,10 @@ def test_every_record_once(repository: Path, tmp_path: Path, url: str) -> None:
                 )
             )
             reader.start()
+            if victim == "shipping":
+                # Imports take it about a second: so it is killed before, at and after its start.
+                time.sleep(rng.uniform(0.0, 2.5))
+                os.kill(shipping, signal.SIGKILL)
             time.sleep(rng.uniform(0.0, 0.7))
             process.kill()
             killed = time.monotonic()
@@ -79,8 +92,8 @@ def test_every_record_once(repository: Path, tmp_path: Path, url: str) -> None:
             for at, line in told
             if line.endswith("\n") and (line[0] == "f" or at < killed - 0.1)
         }
-    with started(repository, url, folder, 99, 0) as process:
-        assert process.wait(60) == 0
+    with started(repository, settings, 99, 0) as process:
+        assert process.wait(120) == 0
     engine = make_engine(url)
     with reading(engine) as connection:
         captures = Counter(connection.scalars(select(CAPTURES.c.id)))

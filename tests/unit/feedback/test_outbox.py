@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from feedback.outbox import Outbox
-from feedback.outbox_file import OutboxInUse, leftovers
+from feedback.outbox_file import OutboxFile, OutboxInUse, leftovers
 
 
 def rows(path: Path) -> list[tuple[str, bytes]]:
@@ -128,6 +128,67 @@ def test_a_file_belongs_to_one_process(tmp_path: Path) -> None:
     left.remove()
     assert [path.name for path in tmp_path.glob("*.db")] == ["gateway-1.db"]
     outbox.close()
+
+
+def test_a_slow_disk_holds_up_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(_: int) -> None:
+        syncing.append(time.monotonic())
+        time.sleep(1)
+
+    syncing: list[float] = []
+    monkeypatch.setattr(os, "fdatasync", slow)
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.put("first", b"")
+    until(lambda: bool(syncing))
+    begin = time.monotonic()
+    outbox.put("second", b"")
+    until(lambda: len(outbox.file.peek("outbox", 9)) == 2)
+    assert time.monotonic() - begin < 0.5
+    outbox.close()
+
+
+def test_a_file_that_another_process_keeps_locked_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedback.outbox_file._PATIENCE", 0.05)
+    outbox = Outbox(tmp_path / "outbox.db")
+    other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert outbox.put("a", b"1")
+    with pytest.raises(sqlite3.OperationalError):
+        outbox.put_now("b", b"2")
+    time.sleep(0.3)
+    other.execute("ROLLBACK")
+    until(lambda: outbox.file.peek("outbox", 9) == [(1, "a", b"1")])
+    assert (outbox.failed, outbox.waiting) == (0, 1)
+    other.close()
+    outbox.close()
+
+
+def test_a_lock_is_shared_with_whoever_inherits_it(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    shared = OutboxFile(outbox.file.path, os.dup(outbox.file.lock))
+    outbox.put("a", b"1")
+    outbox.close()
+    with pytest.raises(OutboxInUse):
+        Outbox(tmp_path / "outbox.db")
+    assert shared.peek("outbox", 9) == [(1, "a", b"1")]
+    shared.close()
+    Outbox(tmp_path / "outbox.db").close()
+
+
+def test_what_waits_is_counted_about_where_it_is_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = OutboxFile(tmp_path / "outbox.db")
+    file.put([(str(number), b"") for number in range(100)])
+    file.ack("outbox", list(range(50, 60)))
+    assert (file.tally().waiting, file.count()) == (90, 90)
+    monkeypatch.setattr("feedback.outbox_file._COUNTED", 50)
+    assert file.tally().waiting == 100
+    file.ack("outbox", list(range(1, 101)))
+    assert (file.tally().waiting, file.empty()) == (0, True)
+    file.close()
 
 
 def until(true: Callable[[], bool]) -> None:
