@@ -38,9 +38,9 @@ check: $(STAMP)
 format: $(STAMP)
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --fix --quiet .
 
+# One call, so that its last line tells of all; the real vLLM starts when the rest is done.
 test: setup
-	@$(BIN)/pytest tests/unit tests/integration
-	@$(BIN)/pytest tests/acceptance
+	@$(BIN)/pytest tests/unit tests/integration tests/acceptance
 
 test-fast: $(STAMP)
 	@$(BIN)/pytest tests/unit
