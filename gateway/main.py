@@ -8,6 +8,7 @@ import logging
 import uvicorn
 
 from gateway.app import create_app
+from gateway.serving.protocol import ServingProtocol
 from gateway.settings import GatewaySettings
 
 
@@ -34,7 +35,7 @@ def run(settings: GatewaySettings) -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=ServingProtocol,
         ws="none",
         proxy_headers=False,
         access_log=False,

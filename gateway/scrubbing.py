@@ -100,7 +100,7 @@ class GuardFinder:
 
     async def _judged(
         self, guards: Sequence[str], passages: Sequence[Passage]
-    ) -> list[list[Finding]]:
+    ) -> Sequence[Sequence[Finding]]:
         try:
             return await self._judge.judge(guards, passages)
         except GuardUnavailable as error:

@@ -29,13 +29,13 @@ class Asking:
 
         Awaiting raises `GuardUnavailable` if a closed guard is silent.
         """
-        self.scanned += sum(len(passage.text) for passage in passages)
+        self.scanned += sum([len(passage.text) for passage in passages])
         if not self._plan.remote or not passages:
             return self._decided(passages, None)
         return self._decided(passages, self._judge.judge(self._plan.remote, passages))
 
     async def _decided(
-        self, passages: Sequence[Passage], asked: Awaitable[list[list[Finding]]] | None
+        self, passages: Sequence[Passage], asked: Awaitable[Sequence[Sequence[Finding]]] | None
     ) -> list[list[Decision]]:
         findings: Sequence[Sequence[Finding]] = [()] * len(passages)
         if asked is not None:

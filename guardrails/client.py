@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
 from guardrails.errors import GuardUnavailable
 from guardrails.types import Finding, Passage
 from guardrails.wire import MAX_MESSAGE, Answer, Ask, Framed
+
+Findings = Sequence[Sequence[Finding]]
 
 _CHARS_A_SECOND = 50_000
 """Long texts get more time: at least this many characters a second are judged."""
@@ -41,7 +44,7 @@ class JudgeClient:
 
     def judge(
         self, guards: Sequence[str], passages: Sequence[Passage]
-    ) -> Awaitable[list[list[Finding]]]:
+    ) -> Awaitable[Sequence[Sequence[Finding]]]:
         """Give the findings of each passage. Raises `GuardUnavailable`.
 
         The question is sent at once where there is a connection, not when this is awaited.
@@ -51,24 +54,22 @@ class JudgeClient:
         deadline = loop.time() + self._timeout + size / _CHARS_A_SECOND
         if self._connection is None or not passages:
             return self._judged_later(guards, passages, deadline)
-        asked = self._connection.ask(tuple(guards), tuple(passages), deadline)
-        return _findings(asked, len(passages))
+        return self._connection.ask(tuple(guards), tuple(passages), deadline)
 
     async def _judged_later(
         self, guards: Sequence[str], passages: Sequence[Passage], deadline: float
-    ) -> list[list[Finding]]:
+    ) -> Sequence[Sequence[Finding]]:
         if not passages:
             return []
         connection = self._connection or await self._connect(deadline)
-        asked = connection.ask(tuple(guards), tuple(passages), deadline)
-        return await _findings(asked, len(passages))
+        return await connection.ask(tuple(guards), tuple(passages), deadline)
 
     async def ping(self) -> dict[str, str]:
         """Give the version of each guard that is ready. Raises `GuardUnavailable`."""
         deadline = asyncio.get_running_loop().time() + self._timeout
         connection = self._connection or await self._connect(deadline)
-        answer = await connection.ask((), (), deadline)
-        return dict(answer.versions or {})
+        await connection.ask((), (), deadline)
+        return dict(self._versions)
 
     async def close(self) -> None:
         """Close the connection; questions in flight end in `GuardUnavailable`."""
@@ -115,6 +116,12 @@ class JudgeClient:
             self._connection = None
 
 
+class _Question(NamedTuple):
+    future: asyncio.Future[Findings]
+    expected: int
+    timer: asyncio.TimerHandle
+
+
 class _Connection:
     """One connection and the questions that wait on it."""
 
@@ -125,19 +132,19 @@ class _Connection:
         self.lost = asyncio.Event()
         self._on_lost = on_lost
         self._loop = loop
-        self._waiting: dict[int, asyncio.Future[Answer]] = {0: self.greeting}
+        self._waiting: dict[int, _Question] = {}
         self._last_id = 0
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(Answer)
 
     def ask(
         self, guards: tuple[str, ...], passages: tuple[Passage, ...], deadline: float
-    ) -> Awaitable[Answer]:
-        """Send one question now; the answer comes by the loop time `deadline`.
+    ) -> asyncio.Future[Findings]:
+        """Send one question now; the findings come by the loop time `deadline`.
 
         Nothing is raised before the result is awaited.
         """
-        future: asyncio.Future[Answer] = self._loop.create_future()
+        future: asyncio.Future[Findings] = self._loop.create_future()
         self._last_id += 1
         number = self._last_id
         try:
@@ -145,13 +152,12 @@ class _Connection:
             if self.lost.is_set():
                 raise GuardUnavailable("The guard process has gone away.")
         except GuardUnavailable as error:
-            future.set_exception(error)
-            return _answer(future)
+            _fail(future, error)
+            return future
         timer = self._loop.call_at(deadline, self._give_up, number)
-        future.add_done_callback(lambda _: timer.cancel())
-        self._waiting[number] = future
+        self._waiting[number] = _Question(future, len(passages), timer)
         self.framed.send(message)
-        return _answer(future)
+        return future
 
     def close(self) -> None:
         """End the connection."""
@@ -173,9 +179,9 @@ class _Connection:
         return message
 
     def _give_up(self, number: int) -> None:
-        future = self._waiting.pop(number, None)
-        if future is not None and not future.done():
-            future.set_exception(GuardUnavailable())
+        question = self._waiting.pop(number, None)
+        if question is not None:
+            _fail(question.future, GuardUnavailable())
 
     def _on_message(self, message: bytes) -> None:
         try:
@@ -183,34 +189,40 @@ class _Connection:
         except msgspec.DecodeError:
             self.framed.abort()
             return
+        if answer.id == 0:
+            if not self.greeting.done():
+                self.greeting.set_result(answer)
+            return
         # An answer that nobody waits for any more came too late.
-        future = self._waiting.pop(answer.id, None)
-        if future is not None and not future.done():
-            future.set_result(answer)
+        question = self._waiting.pop(answer.id, None)
+        if question is None:
+            return
+        question.timer.cancel()
+        if question.future.done():
+            return
+        if answer.error is not None:
+            problem = f"The guard process gave no verdict: {answer.error}"
+        elif len(answer.findings) != question.expected:
+            problem = "The guard process answered for other passages than asked."
+        else:
+            question.future.set_result(answer.findings)
+            return
+        _fail(question.future, GuardUnavailable(problem))
 
     def _lost(self) -> None:
         self.lost.set()
         self._on_lost(self)
         waiting, self._waiting = self._waiting, {}
-        for future in waiting.values():
-            if not future.done():
-                future.set_exception(GuardUnavailable("The guard process has gone away."))
-        if self.greeting.done() and not self.greeting.cancelled():
-            self.greeting.exception()  # seen, even where nobody waited for the greeting
+        for question in waiting.values():
+            question.timer.cancel()
+            _fail(question.future, GuardUnavailable("The guard process has gone away."))
+        _fail(self.greeting, GuardUnavailable("The guard process has gone away."))
 
 
-async def _answer(future: asyncio.Future[Answer]) -> Answer:
-    answer = await future
-    if answer.error is not None:
-        raise GuardUnavailable(f"The guard process gave no verdict: {answer.error}")
-    return answer
-
-
-async def _findings(asked: Awaitable[Answer], expected: int) -> list[list[Finding]]:
-    answer = await asked
-    if len(answer.findings) != expected:
-        raise GuardUnavailable("The guard process answered for other passages than asked.")
-    return [list(found) for found in answer.findings]
+def _fail(future: asyncio.Future[Any], error: GuardUnavailable) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # seen, so that nothing is logged where nobody waits for it any more
 
 
 def _clean(passage: Passage) -> Passage:

@@ -18,24 +18,29 @@ _CANDIDATE = re.compile(
 _FULL_WIDTH = "\u3002\uff01\uff1f"
 
 
-def next_border(text: str, start: int, scan: int, cap: int) -> tuple[int, bool, int]:
-    """Find the end of the unit that begins at `start`.
+def borders(text: str, start: int, scan: int, cap: int) -> tuple[list[tuple[int, bool]], int]:
+    """Find the ends of the units that are over in `text`; the first of them begins at `start`.
 
-    Returns (border, sentence over, scan). `border` is -1 while it cannot be known; call again with
-    the returned `scan` once the text has grown. Positions before `scan` need no second look.
+    Returns ([(end, sentence over), ...], scan). Call again with the last end as `start` and the
+    returned `scan` once the text has grown: positions before `scan` need no second look.
     """
-    size = len(text)
-    for match in _CANDIDATE.finditer(text, scan, min(size, start + cap + 1)):
-        end = match.end()
-        if end > start + cap:
-            break
-        if end == size:
-            return -1, False, match.start()
-        if _is_border(match, text[end]):
-            return end, True, end
-    if size <= start + cap:
-        return -1, False, size
-    return _forced_split(text, start, cap), False, -1
+    size, limit = len(text), start + cap
+    found: list[tuple[int, bool]] = []
+    while True:
+        match = _CANDIDATE.search(text, scan, limit + 1)
+        if match is not None and (end := match.end()) <= limit:
+            if end == size:
+                return found, match.start()
+            if _is_border(match, text[end]):
+                found.append((end, True))
+                limit = end + cap
+            scan = end
+            continue
+        if size <= limit:
+            return found, size
+        scan = _forced_split(text, limit - cap, cap)
+        found.append((scan, False))
+        limit = scan + cap
 
 
 def _is_border(match: re.Match[str], following: str) -> bool:

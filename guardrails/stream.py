@@ -8,7 +8,7 @@ text would, however it was cut. Nothing here imports a model.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from guardrails.arguments import ArgumentsBuffer
 from guardrails.asking import Asking
@@ -220,8 +220,7 @@ def _extend(out: list[Piece], pieces: Sequence[Piece]) -> None:
         out.append(piece)
 
 
-@dataclass(frozen=True, slots=True)
-class InputVerdict:
+class InputVerdict(NamedTuple):
     """What the input guards make of a prompt.
 
     `texts` are the texts to send on, redacted where the policy says so; `blocked` is the decision

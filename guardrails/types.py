@@ -38,7 +38,7 @@ class Judge(Protocol):
 
     def judge(
         self, guards: Sequence[str], passages: Sequence[Passage]
-    ) -> Awaitable[list[list[Finding]]]:
+    ) -> Awaitable[Sequence[Sequence[Finding]]]:
         """Give the findings of each passage, in the order of the passages.
 
         Offsets are relative to `context + text` minus `len(context)`: a finding that begins in the

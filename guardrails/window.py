@@ -8,16 +8,15 @@ blocks or redacts is ever let out. Offsets are characters of the field's raw tex
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from guardrails.catalog import last_word
 from guardrails.plan import StagePlan
-from guardrails.segment import next_border
+from guardrails.segment import borders
 from guardrails.types import Passage, Piece
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """A stretch of text to judge. `last` marks the end of the field."""
 
     start: int
@@ -27,8 +26,7 @@ class Unit:
     last: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A span, in raw offsets, that is withheld or replaced by `[label]`."""
 
     start: int
@@ -61,29 +59,24 @@ class Window:
         return self._units()
 
     def finish(self) -> list[Unit]:
-        """End the field; give the units that are left. Only the last of them is marked `last`."""
-        units = self._units()
-        if self._start < self.end:
-            units.append(self._unit(self.end, sentence_over=True, last=True))
-        return units
+        """End the field; give the unit that is left, marked as the last, or nothing."""
+        if self._start == self.end:
+            return []
+        return [self._unit(self.end, True, last=True)]
 
     def _units(self) -> list[Unit]:
-        units: list[Unit] = []
-        cap = self._plan.cap
-        while True:
-            base = self._base
-            border, over, scan = next_border(self._text, self._start - base, self._scan - base, cap)
-            if border < 0:
-                self._scan = scan + base
-                return units
-            units.append(self._unit(border + base, sentence_over=over, last=False))
-            self._scan = self._start
+        base = self._base
+        ends, scan = borders(self._text, self._start - base, self._scan - base, self._plan.cap)
+        self._scan = scan + base
+        return [self._unit(end + base, over) for end, over in ends]
 
-    def _unit(self, end: int, *, sentence_over: bool, last: bool) -> Unit:
+    def _unit(self, end: int, sentence_over: bool, last: bool = False) -> Unit:
         start = self._start
         left = start - self._base
-        before = self._text[max(0, left - self._plan.reach) : left]
-        context = before[-max(self._plan.context, last_word(before)) :]
+        context = ""
+        if left:
+            before = self._text[max(0, left - self._plan.reach) : left]
+            context = before[-max(self._plan.context, last_word(before)) :]
         passage = Passage(self._text[left : end - self._base], context)
         self._start = end
         return Unit(start, end, passage, sentence_over, last)

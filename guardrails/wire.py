@@ -43,7 +43,11 @@ def frame(message: bytes) -> bytes:
 
 
 class Framed(asyncio.Protocol):
-    """Cuts a byte stream into messages. A message that is too long ends the connection."""
+    """Cuts a byte stream into messages. A message that is too long ends the connection.
+
+    What is sent within one turn of the event loop goes out with one write: each one wakes the
+    other side.
+    """
 
     def __init__(
         self, on_message: Callable[[bytes], None], on_lost: Callable[[], None] | None = None
@@ -51,6 +55,7 @@ class Framed(asyncio.Protocol):
         self._on_message = on_message
         self._on_lost = on_lost
         self._buffer = bytearray()
+        self._outgoing: list[bytes] = []
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,8 +84,15 @@ class Framed(asyncio.Protocol):
 
     def send(self, message: bytes) -> None:
         """Send one message."""
-        if self.transport is not None:
-            self.transport.write(frame(message))
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing.append(frame(message))
+
+    def _flush(self) -> None:
+        data = b"".join(self._outgoing)
+        self._outgoing.clear()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Protocol
 
 from feedback.types import Confidence
 
 _PUNCTUATION = frozenset("{}[]:,\"' \t\r\n")
+
+
+class Sampled(Protocol):
+    """A sampled token with the natural logarithm of its probability."""
+
+    token: str
+    logprob: float
 
 
 class _KeyFinder:
@@ -57,20 +65,19 @@ class _KeyFinder:
         return self._key
 
 
-def score(tokens: Iterable[tuple[str, float]]) -> Confidence | None:
-    """Score one choice from its (token, logprob) pairs; None where there are none.
+def score(tokens: Sequence[Sampled]) -> Confidence | None:
+    """Score one choice from its tokens; None where there are none.
 
     In an answer that begins as JSON, tokens that only carry punctuation or keys are left out,
     since a format that the model has learnt says nothing of the values. If nothing else is left,
     all tokens count.
     """
-    pairs = list(tokens)
-    if not pairs:
+    if not tokens:
         return None
-    values = [logprob for _, logprob in pairs]
-    if pairs[0][0].lstrip()[:1] in ("{", "["):
+    values = [token.logprob for token in tokens]
+    if tokens[0].token.lstrip()[:1] in ("{", "["):
         finder = _KeyFinder()
-        kept = [logprob for token, logprob in pairs if not finder.scaffolding(token)]
+        kept = [token.logprob for token in tokens if not finder.scaffolding(token.token)]
         values = kept or values
     ordered = sorted(values)
     total = sum(values)

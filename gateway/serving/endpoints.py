@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
-from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import GatewayError, PermissionDenied
 from gateway.serving.call import Call, Draft
+from gateway.serving.events import Event
 from gateway.serving.forms import base
 from gateway.serving.http import (
     ClientGone,
@@ -52,9 +52,9 @@ class ServingEndpoint:
                 draft = begin(call, self._serving.deps)
                 headers.append((b"x-adapter-version", draft.model.encode()))
                 if call.stream:
-                    await self._stream(draft, receive, send, headers)
+                    await self._stream(draft, scope, send, headers)
                 else:
-                    await self._unary(draft, receive, send, headers)
+                    await self._unary(draft, scope, send, headers)
         except ClientGone:
             status = 499
         except GatewayError as error:
@@ -93,38 +93,36 @@ class ServingEndpoint:
             extra=read.extra,
         )
 
-    async def _unary(
-        self, draft: Draft, receive: Receive, send: Send, headers: list[Header]
-    ) -> None:
-        async with (
-            cancelled_when_gone(receive),
-            aclosing(complete(draft, self._serving.deps)) as events,
-        ):
-            collected = [event async for batch in events for event in batch]
+    async def _unary(self, draft: Draft, scope: Scope, send: Send, headers: list[Header]) -> None:
+        collected: list[Event] = []
+
+        async def collect(events: list[Event]) -> None:
+            collected.extend(events)
+
+        with cancelled_when_gone(scope):
+            await complete(draft, self._serving.deps, collect)
         body = self._form.writer(draft).unary(collected)
         self._serving.metrics.answered(draft)
         await send_json(send, body, [*headers, *_verdicts(draft)])
 
-    async def _stream(
-        self, draft: Draft, receive: Receive, send: Send, headers: list[Header]
-    ) -> None:
+    async def _stream(self, draft: Draft, scope: Scope, send: Send, headers: list[Header]) -> None:
         writer = self._form.writer(draft)
         started = False
-        last = b""
+
+        async def forward(events: list[Event]) -> None:
+            nonlocal started
+            data = b""
+            if not started:
+                # Not before the first event: until then a failure has a status of its own.
+                await start(send, 200, [*_SSE, *headers])
+                data, started = writer.opening(), True
+            data += b"".join([writer.event(event) for event in events])
+            if data:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+
         try:
-            async with (
-                cancelled_when_gone(receive),
-                aclosing(complete(draft, self._serving.deps)) as events,
-            ):
-                async for batch in events:
-                    data = b""
-                    if not started:
-                        # Not before the first event: until then a failure has a status of its own.
-                        await start(send, 200, [*_SSE, *headers])
-                        data, started = writer.opening(), True
-                    data += b"".join([writer.event(event) for event in batch])
-                    if data:
-                        await send({"type": "http.response.body", "body": data, "more_body": True})
+            with cancelled_when_gone(scope):
+                await complete(draft, self._serving.deps, forward)
             last = writer.closing()
         except GatewayError as error:
             if not started:

@@ -9,6 +9,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import BodyTooLarge, GatewayError
+from gateway.serving.protocol import EXTENSION, ServingProtocol
 
 _encode = msgspec.json.Encoder().encode
 JSON = (b"content-type", b"application/json")
@@ -52,33 +53,33 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 class cancelled_when_gone:
     """Cancel the block, and raise `ClientGone`, when the client closes its connection.
 
-    Leave the block before the end of the answer is sent: the server reports the end of an answer
-    like a disconnect.
+    Needs the server's `ServingProtocol`. Raises `ClientGone` where the client has left already.
     """
 
-    __slots__ = ("_gone", "_receive", "_task", "_watcher")
+    __slots__ = ("_connection", "_gone", "_task")
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    def __init__(self, scope: Scope) -> None:
+        connection = scope["extensions"].get(EXTENSION)
+        if connection is None:
+            raise ClientGone
+        self._connection: ServingProtocol = connection
         self._gone = False
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         self._task = asyncio.current_task()
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._connection.on_lost = self._lost
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        self._watcher.cancel()
+        self._connection.on_lost = None
         if not self._gone or self._task is None:
             return
         cancelled = self._task.uncancel() > 0
         if kind is asyncio.CancelledError and not cancelled:
             raise ClientGone from None
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def _lost(self) -> None:
         self._gone = True
         if self._task is not None:
             self._task.cancel()

@@ -7,7 +7,7 @@ relay -> output guards -> confidence -> record.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -31,6 +31,7 @@ from guardrails.policy import Policy
 from guardrails.policy_book import PolicyBook
 from guardrails.stream import OutputGuard
 
+Emit = Callable[[list[Event]], Awaitable[None]]
 _REFUSALS = 2
 
 
@@ -57,28 +58,30 @@ def begin(call: Call, deps: Deps) -> Draft:
     return Draft(call, version, response_id)
 
 
-async def complete(draft: Draft, deps: Deps) -> AsyncGenerator[list[Event], None]:
-    """Answer a call: judged events, some at a time, as they may be sent.
+async def complete(draft: Draft, deps: Deps, emit: Emit) -> None:
+    """Answer a call: judged events go to `emit`, some at a time, as they may be sent.
 
-    Raises a `GatewayError` when nothing was yielded yet, or `UpstreamFailed` when the worker broke
-    off in the middle. Closing the generator aborts the worker's call. Whatever happens, the call
-    is recorded once.
+    Raises a `GatewayError` when nothing was emitted yet, or `UpstreamFailed` when the worker broke
+    off in the middle. Cancelling aborts the worker's call. Whatever happens, the call is recorded
+    once.
     """
     policy = deps.policies.policy_for(draft.version.alias, str(draft.call.key.id))
     question = InputQuestion(draft, policy, deps.judge)
     deadline = asyncio.get_running_loop().time() + deps.settings.timeouts.worker_wait
+    avoid: dict[str, Observed | None] = {}
+
+    async def send(events: list[Event]) -> None:
+        if not draft.sent:
+            await question.answered()
+            draft.sent = True
+        await emit(events)
+
     try:
         await question.ask()
         draft.encode()
-        avoid: dict[str, Observed | None] = {}
         while True:
             try:
-                async with aclosing(_attempt(draft, policy, deadline, avoid, deps)) as batches:
-                    async for events in batches:
-                        if not draft.sent:
-                            await question.answered()
-                            draft.sent = True
-                        yield events
+                await _attempt(draft, policy, deadline, avoid, deps, send)
                 break
             except UpstreamError as error:
                 _consider(draft, error, avoid, deps)
@@ -87,7 +90,7 @@ async def complete(draft: Draft, deps: Deps) -> AsyncGenerator[list[Event], None
         draft.outcome = GuardsUnavailable.code or ""
         if not draft.sent or draft.turn is None:
             raise GuardsUnavailable from error
-        yield draft.turn.withhold()
+        await emit(draft.turn.withhold())
     except GatewayError as error:
         draft.outcome = error.code or error.type
         raise
@@ -102,7 +105,8 @@ async def _attempt(
     deadline: float,
     avoid: Mapping[str, Observed | None],
     deps: Deps,
-) -> AsyncGenerator[list[Event], None]:
+    send: Emit,
+) -> None:
     """Choose a worker and relay its answer through the guards. Raises `UpstreamError`."""
     call, router = draft.call, deps.router
     session = call.session or call.request_id
@@ -111,24 +115,30 @@ async def _attempt(
     turn = Turn(guard, wants_tokens=call.wants_tokens, unary=not call.stream)
     draft.tries(target, turn)
     router.begin(target)
+    rest: list[Event] = []
     try:
         async with deps.upstream.post(target.worker, call.path, draft.body_for(target)) as answer:
             reader = Reader(answer, target, draft)
-            if not call.stream:
+            if call.stream:
+                await _relay(reader, draft, turn, send)
+            else:
                 message = await reader.whole()
                 draft.note_first_token()
-                yield await turn.take(message) + await turn.end()
-                return
-            async for message in reader.events():
-                draft.note_first_token()
-                if events := await turn.take(message):
-                    yield events
-                if turn.cut_short(call.expected_choices):
-                    break
-        yield await turn.end()
+                rest = await turn.take(message)
+        await send(rest + await turn.end())
     finally:
         router.end(target)
         draft.judged(guard)
+
+
+async def _relay(reader: Reader, draft: Draft, turn: Turn, send: Emit) -> None:
+    async with aclosing(reader.events()) as messages:
+        async for message in messages:
+            draft.note_first_token()
+            if events := await turn.take(message):
+                await send(events)
+            if turn.cut_short(draft.call.expected_choices):
+                break
 
 
 def _consider(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.choose import choose, served_name
 from gateway.errors import GatewayError, NoWorker
@@ -19,8 +19,7 @@ logger = logging.getLogger(__name__)
 _SLACK = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A worker, and the name under which it knows the version."""
 
     worker: WorkerSpec

@@ -32,7 +32,7 @@ class ChoiceState:
     gate: TokenGate | None
     fields: dict[Field, list[str]] = field(default_factory=dict)
     tools: dict[int, Tool] = field(default_factory=dict)
-    scores: list[tuple[str, float]] = field(default_factory=list)
+    tokens: list[Token | BareToken] = field(default_factory=list)
     usage: Usage | None = None
     finish: str | None = None
     over: bool = False
@@ -42,7 +42,7 @@ class ChoiceState:
     def confidence(self) -> Confidence | None:
         """How sure the model was of this choice; worked out once, when it is over."""
         if self.scored is None:
-            self.scored = score(self.scores)
+            self.scored = score(self.tokens)
         return self.scored
 
     def text(self, name: Field) -> str | None:
@@ -119,7 +119,7 @@ class Turn:
         if state is None:
             gate = TokenGate() if self._wants_tokens else None
             state = self.choices[part.choice] = ChoiceState(part.choice, gate)
-        state.scores += [(token.token, token.logprob) for token in part.tokens]
+        state.tokens += part.tokens
         if usage is not None and not self._unary:
             state.usage = usage
         if part.tools:

@@ -89,7 +89,7 @@ async def test_questions_in_flight_are_judged_together(tmp_path: Path) -> None:
         await client.ping()
         model.go.clear()
         asked = [
-            asyncio.create_task(client.judge(["toxicity"], [Passage(str(n))])) for n in range(9)
+            asyncio.ensure_future(client.judge(["toxicity"], [Passage(str(n))])) for n in range(9)
         ]
         await asyncio.sleep(0.05)
         model.go.set()
@@ -106,9 +106,9 @@ async def test_a_long_question_does_not_hold_up_a_short_one(tmp_path: Path) -> N
         client = JudgeClient(tmp_path / "g.sock")
         await client.ping()
         model.go.clear()
-        long = asyncio.create_task(client.judge(["toxicity"], [Passage("x")] * 1_000))
+        long = asyncio.ensure_future(client.judge(["toxicity"], [Passage("x")] * 1_000))
         await asyncio.sleep(0.02)
-        short = asyncio.create_task(client.judge(["toxicity"], [Passage("y")]))
+        short = asyncio.ensure_future(client.judge(["toxicity"], [Passage("y")]))
         await asyncio.sleep(0.02)
         model.go.set()
         assert labels(await short) == ["y"]
@@ -125,7 +125,7 @@ async def test_one_bad_passage_costs_only_its_own_question(tmp_path: Path) -> No
         await client.ping()
         model.go.clear()
         asked = [
-            asyncio.create_task(client.judge(["toxicity"], [Passage(text)]))
+            asyncio.ensure_future(client.judge(["toxicity"], [Passage(text)]))
             for text in ("first", "poison", "good")
         ]
         await asyncio.sleep(0.05)
@@ -172,7 +172,7 @@ async def test_questions_in_flight_end_when_the_process_does(tmp_path: Path) -> 
     async with process(tmp_path / "g.sock", model):
         await client.ping()
         model.go.clear()
-        asked = asyncio.create_task(client.judge(["toxicity"], [Passage("a")]))
+        asked = asyncio.ensure_future(client.judge(["toxicity"], [Passage("a")]))
         await asyncio.sleep(0.02)
         model.go.set()
         await client.close()

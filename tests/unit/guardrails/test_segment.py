@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
-from guardrails.segment import next_border
+from guardrails.segment import borders
 
 
 def cut(text: str, cap: int = 600) -> list[str]:
-    out, start = [], 0
-    while True:
-        border, _, _ = next_border(text, start, start, cap)
-        if border < 0:
-            return [*out, text[start:]]
-        out.append(text[start:border])
-        start = border
+    ends = [end for end, _ in borders(text, 0, 0, cap)[0]]
+    return [text[start:end] for start, end in pairwise([0, *ends, len(text)])]
 
 
 @pytest.mark.parametrize(
@@ -45,8 +42,18 @@ def test_a_long_unit_is_split_at_white_space_or_else_at_the_cap() -> None:
 
 def test_a_border_is_not_decided_before_the_next_character_is_known() -> None:
     for text in ("One", "One.", "One. ", 'One."', "One.\n\n"):
-        assert next_border(text, 0, 0, 600)[0] == -1
-    assert next_border("One. T", 0, 0, 600)[:2] == (5, True)
+        assert borders(text, 0, 0, 600)[0] == []
+    assert borders("One. T", 0, 0, 600) == ([(5, True)], 6)
+
+
+def test_a_text_that_grows_is_cut_at_the_same_places() -> None:
+    text = "One. Two?! " + "long " * 9 + "He said 3.5 (or so).  Then\n\nhe left."
+    ends: list[tuple[int, bool]] = []
+    scan = 0
+    for size in range(len(text) + 1):
+        found, scan = borders(text[:size], ends[-1][0] if ends else 0, scan, 24)
+        ends += found
+    assert ends == borders(text, 0, 0, 24)[0]
 
 
 def test_endless_white_space_is_no_trouble() -> None:

@@ -2,7 +2,13 @@
 
 import pytest
 
-from gateway.serving.confidence import score
+from feedback.types import Confidence
+from gateway.serving.answers import BareToken
+from gateway.serving.confidence import score as score_tokens
+
+
+def score(tokens: list[tuple[str, float]]) -> Confidence | None:
+    return score_tokens([BareToken(token, logprob) for token, logprob in tokens])
 
 
 def test_no_tokens_give_no_score() -> None:
