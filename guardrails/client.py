@@ -18,6 +18,9 @@ Findings = Sequence[Sequence[Finding]]
 _CHARS_A_SECOND = 50_000
 """Long texts get more time: at least this many characters a second are judged."""
 
+_SWEEP = 0.05
+"""Seconds from look to look for questions whose time is over."""
+
 _RETRY_AFTER = 0.2
 """Seconds after a failed connect during which further calls fail at once."""
 
@@ -119,7 +122,7 @@ class JudgeClient:
 class _Question(NamedTuple):
     future: asyncio.Future[Findings]
     expected: int
-    timer: asyncio.TimerHandle
+    deadline: float
 
 
 class _Connection:
@@ -133,6 +136,7 @@ class _Connection:
         self._on_lost = on_lost
         self._loop = loop
         self._waiting: dict[int, _Question] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
         self._last_id = 0
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(Answer)
@@ -154,8 +158,9 @@ class _Connection:
         except GuardUnavailable as error:
             _fail(future, error)
             return future
-        timer = self._loop.call_at(deadline, self._give_up, number)
-        self._waiting[number] = _Question(future, len(passages), timer)
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
+        self._waiting[number] = _Question(future, len(passages), deadline)
         self.framed.send(message)
         return future
 
@@ -178,10 +183,15 @@ class _Connection:
             raise GuardUnavailable("The text is too long for the guard process.")
         return message
 
-    def _give_up(self, number: int) -> None:
-        question = self._waiting.pop(number, None)
-        if question is not None:
-            _fail(question.future, GuardUnavailable())
+    def _sweep(self) -> None:
+        """Give up questions that are late; one timer for all is cheaper than one for each."""
+        self._sweeper = None
+        now = self._loop.time()
+        late = [number for number, one in self._waiting.items() if one.deadline <= now]
+        for number in late:
+            _fail(self._waiting.pop(number).future, GuardUnavailable())
+        if self._waiting:
+            self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
 
     def _on_message(self, message: bytes) -> None:
         try:
@@ -197,7 +207,6 @@ class _Connection:
         question = self._waiting.pop(answer.id, None)
         if question is None:
             return
-        question.timer.cancel()
         if question.future.done():
             return
         if answer.error is not None:
@@ -212,9 +221,10 @@ class _Connection:
     def _lost(self) -> None:
         self.lost.set()
         self._on_lost(self)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         waiting, self._waiting = self._waiting, {}
         for question in waiting.values():
-            question.timer.cancel()
             _fail(question.future, GuardUnavailable("The guard process has gone away."))
         _fail(self.greeting, GuardUnavailable("The guard process has gone away."))
 

@@ -222,6 +222,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
         if not self._complete and self._error is None:
             fresh = not self.status and not self._size
             kind = _Stale if fresh and self._used else UpstreamError
@@ -271,7 +273,6 @@ class _Connection(asyncio.Protocol):
         self._used = self._used or self.status != 0
         self.status, self._size, self._complete = 0, 0, False
         self._chunks.clear()
-        self._parser = httptools.HttpResponseParser(self)
         self._deadline = self._loop.time() + self._timeouts.first_byte
         if self._transport is None:
             raise _Stale("the worker closed the connection")
@@ -332,15 +333,16 @@ class _Connection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
         self._waiter = self._loop.create_future()
+        if self._timer is not None and self._timer.when() > self._deadline:
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None:
+            # It outlives the call: one timer per connection is cheaper than one per call.
             self._timer = self._loop.call_at(self._deadline, self._late)
         try:
             await self._waiter
         finally:
             self._waiter = None
-            if self._complete and self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
         self._check()
 
     def _check(self) -> None:
