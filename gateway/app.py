@@ -134,18 +134,7 @@ async def _running(
         stack.push_async_callback(upstream.close)
         judge = JudgeClient(settings.guard_socket)
         stack.push_async_callback(judge.close)
-        shipping = Shipping(settings)
-        # After the outbox is closed, so that it ships the last records too.
-        stack.push_async_callback(shipping.close)
-        store = FeedbackStore(make_engine(settings.database_url), settings.feedback)
-        stack.push_async_callback(asyncio.to_thread, store.close)
-        outbox = await asyncio.to_thread(
-            Outbox.open,
-            settings.outbox,
-            f"gateway-{settings.port}",
-            settings.feedback.outbox_bound,
-        )
-        stack.push_async_callback(asyncio.to_thread, outbox.close)
+        shipping, store, outbox = await _open_stores(settings, stack)
         serving.outbox = outbox
         watch = WorkerWatch(lambda spec: make_admin(spec, session))
         group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -183,6 +172,22 @@ async def _running(
         finally:
             for task in tasks:
                 task.cancel()
+
+
+async def _open_stores(
+    settings: GatewaySettings, stack: AsyncExitStack
+) -> tuple[Shipping, FeedbackStore, Outbox]:
+    """Open where answers and feedback are kept; `stack` closes them, the outbox first."""
+    shipping = Shipping(settings)
+    # After the outbox is closed, so that it ships the last records too.
+    stack.push_async_callback(shipping.close)
+    store = FeedbackStore(make_engine(settings.database_url), settings.feedback)
+    stack.push_async_callback(asyncio.to_thread, store.close)
+    outbox = await asyncio.to_thread(
+        Outbox.open, settings.outbox, f"gateway-{settings.port}", settings.feedback.outbox_bound
+    )
+    stack.push_async_callback(asyncio.to_thread, outbox.close)
+    return shipping, store, outbox
 
 
 def _handle_errors(app: FastAPI) -> None:

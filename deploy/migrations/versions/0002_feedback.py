@@ -29,6 +29,8 @@ _TABLES = (
 def upgrade() -> None:
     """Bring the tables forward."""
     _captures()
+    _feedback()
+    _sampling()
     _review()
     _imported()
     _datasets()
@@ -75,6 +77,9 @@ def _captures() -> None:
     op.create_index(
         "ix_captures_tenant_alias_started", "captures", ["tenant", "alias", "started"], unique=False
     )
+
+
+def _feedback() -> None:
     op.create_table(
         "feedback",
         sa.Column("id", sa.String(), nullable=False),
@@ -99,6 +104,9 @@ def _captures() -> None:
     op.create_index(
         "ix_feedback_tenant_response_id", "feedback", ["tenant", "response_id"], unique=False
     )
+
+
+def _sampling() -> None:
     op.create_table(
         "sampling",
         sa.Column("tenant", sa.String(), nullable=False),
