@@ -16,6 +16,9 @@ BASE_NAME = "base@0"
 # Only requests that bring tools pass through the parser.
 TOOL_PARSER = "hermes"
 
+# Found by vLLM as an installed package where this folder is on the path.
+PLUGIN = Path(__file__).parent / "vllm_plugin"
+
 _SIGNS = (
     ("non-default args", "reading the model's configuration"),
     ("Initializing a V1 LLM engine", "starting the engine"),
@@ -49,8 +52,10 @@ def command(config: Config) -> list[str]:
 def environment(config: Config, inherited: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of the worker: nothing in it may reach out of the machine."""
     own, cache = config.local_worker, Home(config.home).cache
+    path = [str(PLUGIN), *filter(None, [inherited.get("PYTHONPATH")])]
     return {
         **inherited,
+        "PYTHONPATH": os.pathsep.join(path),
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         **({"TORCH_COMPILE_DISABLE": "1"} if is_cpu_build(config) else {}),
         "VLLM_CPU_KVCACHE_SPACE": str(own.kv_cache_gib),
