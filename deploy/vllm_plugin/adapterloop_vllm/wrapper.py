@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-from adapterloop_vllm.low_rank import Group, add_low_rank, group
+from .low_rank import Group, add_low_rank, group
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc, unused-ignore]

@@ -1,19 +1,20 @@
-"""Write a trained adapter as it is registered: weights, configuration and manifest."""
+"""A trained adapter as it is registered: weights, configuration and manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer.fingerprint import make_fingerprint
-from trainer.rows import Row, dump_rows
+from trainer.rows import Row
 
-BASE_MODEL = "SmolLM2-135M-Instruct"
+FILES = ("adapter_config.json", "adapter_model.safetensors", "manifest.json")
 
 
-def save_adapter(model: Any, out: Path) -> None:
+def save_adapter(model: Any, base_model: str, out: Path) -> None:
     """Write the weights in float16 and a configuration that names no path of this machine."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
@@ -23,7 +24,7 @@ def save_adapter(model: Any, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     save_file(halves, out / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config["default"].to_dict() | {
-        "base_model_name_or_path": BASE_MODEL,
+        "base_model_name_or_path": base_model,
         "inference_mode": True,
     }
     # Target modules are a set: sorted, the same run writes the same bytes.
@@ -32,23 +33,29 @@ def save_adapter(model: Any, out: Path) -> None:
 
 
 def save_manifest(
-    alias: str, model: Path, out: Path, data: list[Row], rows: int, settings: dict[str, Any]
+    alias: str,
+    model: Path,
+    out: Path,
+    rows: Sequence[Row],
+    dataset: Mapping[str, Any],
+    training: Mapping[str, Any],
 ) -> None:
-    """Write manifest.json beside the adapter, which was trained on the first `rows` of `data`.
+    """Write manifest.json beside the adapter; its being there means that the adapter is whole.
 
-    The fingerprint is taken from the files as saved, on conversations out of all of `data`, so
-    that adapters trained on different shares of it are told apart by the same prompts.
+    The fingerprint is taken from the files as saved, on conversations out of `rows`. `dataset` and
+    `training` say what it was trained on, and how.
     """
     from transformers import AutoTokenizer
 
     template = str(AutoTokenizer.from_pretrained(model).chat_template)
-    digest = hashlib.sha256(dump_rows(data[:rows]).encode()).hexdigest()
     manifest = {
         "alias": alias,
-        "base_model": BASE_MODEL,
+        "base_model": model.name,
         "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
-        "dataset": {"sha256": digest, "rows": rows},
-        "fingerprint": make_fingerprint(model, out, data),
-        "training": {**settings, "dataset_sha256": digest, "rows": rows},
+        "dataset": dict(dataset),
+        "fingerprint": make_fingerprint(model, out, rows),
+        "training": dict(training),
     }
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    draft = out / ".manifest"
+    draft.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    draft.replace(out / "manifest.json")

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.config import Config
+from deploy.setup import default_model
+from trainer.errors import TrainingFailed
+from trainer.rows import Row, dump_rows
+from trainer.runs import Run
+from trainer.training import progress_line, run_training
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    # The training process is another one; here only its files are read.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+ROWS = [
+    Row(f"r{n}", "Say the number.", f"Which one is it, {n}?", f"It is {n}.", "numbers")
+    for n in range(24)
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with random weights and the default model's tokenizer."""
+    source = default_model(Config())
+    if not source.is_dir():
+        pytest.skip("the default model is not unpacked: run `adapterloop setup`")
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    # In a process of its own: this one stays free of torch.
+    code = f"""
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+tokenizer = AutoTokenizer.from_pretrained({str(source)!r})
+config = LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+    num_key_value_heads=4, vocab_size=len(tokenizer), tie_word_embeddings=True)
+LlamaForCausalLM(config).save_pretrained({str(folder)!r}); tokenizer.save_pretrained({str(folder)!r})
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
+    return folder
+
+
+def order(run: Run, model: Path, **recipe: object) -> Run:
+    run.root.mkdir(parents=True)
+    run.rows.write_text(dump_rows(ROWS), encoding="utf-8")
+    run.write(
+        run.order,
+        {
+            "alias": "numbers",
+            "model": str(model),
+            "recipe": {"rank": 4, "alpha": 8, "epochs": 4, "batch": 4, **recipe},
+            "dataset": {"sha256": "0" * 64, "rows": len(ROWS)},
+            "threads": 1,
+        },
+    )
+    return run
+
+
+def test_a_training_that_is_killed_goes_on_from_its_checkpoint(tmp_path: Path, model: Path) -> None:
+    run = order(Run(tmp_path / "run"), model)
+    command = [sys.executable, "-W", "ignore", "-m", "trainer.train", str(run.root)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while run.read_progress().get("step", 0) < 9 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    reached = run.read_progress()["step"]
+    assert 9 <= reached < 24
+    assert not run.is_trained
+
+    lines: list[str] = []
+    run_training(run, lambda: None, lines.append)
+
+    progress = run.read_progress()
+    assert (progress["step"], progress["steps"]) == (24, 24)
+    text = run.log.read_text(encoding="utf-8")
+    assert "1/24" not in text  # it did not begin anew
+    manifest = json.loads((run.adapter / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["training"]["method"] == "qlora"
+    assert manifest["training"]["epochs"] == 4.0
+    assert manifest["dataset"]["sha256"] == "0" * 64
+    assert len(manifest["fingerprint"]["prompts"]) == 6
+    assert (run.adapter / "adapter_model.safetensors").stat().st_size > 1000
+    assert "step 24 of 24" in progress_line(run)
+
+    before = (run.adapter / "adapter_model.safetensors").stat().st_mtime_ns
+    run_training(run, lambda: None, lines.append)  # whole already: nothing is done
+    assert (run.adapter / "adapter_model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_training_that_fails_says_its_last_words(tmp_path: Path, model: Path) -> None:
+    run = order(Run(tmp_path / "run"), model)
+    run.rows.write_text('{"id": "a", "instruction": "b", "input": "c"}\n', encoding="utf-8")
+    with pytest.raises(TrainingFailed, match="line 1: missing or empty: output"):
+        run_training(run, lambda: None, lambda line: None)
+
+
+def test_the_training_ends_when_the_lease_is_lost(tmp_path: Path, model: Path) -> None:
+    run = order(Run(tmp_path / "run"), model, epochs=50)
+
+    def check() -> None:
+        if run.read_progress().get("step", 0) >= 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run_training(run, check, lambda line: None)
+    step = run.read_progress()["step"]
+    time.sleep(1)
+    assert run.read_progress()["step"] == step
+    with run.alone():
+        pass  # nobody holds the folder any more
