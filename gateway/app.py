@@ -13,6 +13,7 @@ from types import MappingProxyType
 import aiohttp
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy import Engine
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -134,8 +135,9 @@ async def _running(
         stack.push_async_callback(upstream.close)
         judge = JudgeClient(settings.guard_socket)
         stack.push_async_callback(judge.close)
-        shipping, store, outbox = await _open_stores(settings, stack)
-        serving.outbox = outbox
+        shipping, engine, outbox = await _open_stores(settings, stack)
+        serving.outbox, serving.engine = outbox, engine
+        store = FeedbackStore(engine, settings.feedback)
         watch = WorkerWatch(lambda spec: make_admin(spec, session))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         loader = await stack.enter_async_context(
@@ -176,18 +178,18 @@ async def _running(
 
 async def _open_stores(
     settings: GatewaySettings, stack: AsyncExitStack
-) -> tuple[Shipping, FeedbackStore, Outbox]:
+) -> tuple[Shipping, Engine, Outbox]:
     """Open where answers and feedback are kept; `stack` closes them, the outbox first."""
     shipping = Shipping(settings)
     # After the outbox is closed, so that it ships the last records too.
     stack.push_async_callback(shipping.close)
-    store = FeedbackStore(make_engine(settings.database_url), settings.feedback)
-    stack.push_async_callback(asyncio.to_thread, store.close)
+    engine = make_engine(settings.database_url)
+    stack.push_async_callback(asyncio.to_thread, engine.dispose)
     outbox = await asyncio.to_thread(
         Outbox.open, settings.outbox, f"gateway-{settings.port}", settings.feedback.outbox_bound
     )
     stack.push_async_callback(asyncio.to_thread, outbox.close)
-    return shipping, store, outbox
+    return shipping, engine, outbox
 
 
 def _handle_errors(app: FastAPI) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from sqlalchemy import Engine
+
 from feedback.desk import Desk
 from feedback.outbox import Outbox
 from gateway.errors import Overloaded, StoreUnavailable, Unauthenticated
@@ -31,6 +33,7 @@ class Serving:
         self.in_flight = 0
         self.outbox: Outbox | None = None
         self.desk: Desk | None = None
+        self.engine: Engine | None = None
         self._keeper: SnapshotKeeper | None = None
         self._deps: Deps | None = None
 
@@ -45,6 +48,13 @@ class Serving:
     def record(self, desk: Desk) -> None:
         """Answers and feedback can be kept."""
         self.desk = desk
+
+    @property
+    def database(self) -> Engine:
+        """The feedback store's database. Raises `StoreUnavailable` before start."""
+        if self.engine is None:
+            raise StoreUnavailable
+        return self.engine
 
     @property
     def keeper(self) -> SnapshotKeeper:
