@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from deploy.config import Config
-from deploy.home import Home
+from deploy.home import Home, read_env
 from deploy.setup import default_model
 from gateway.settings import GatewaySettings, WorkerSettings
+from trainer.settings import Surroundings
 
 EXAMPLES = Path(__file__).parent / "examples" / "acme" / "adapters"
 
@@ -64,4 +65,33 @@ def gateway_settings(config: Config) -> GatewaySettings:
         limits=config.limits,
         timeouts=config.timeouts,
         feedback=config.feedback,
+        rollout=config.rollout,
+        refresh=config.refresh,
+    )
+
+
+class NoTrainer(Exception):
+    """The trainer cannot run here; the message says what is missing."""
+
+
+def trainer_surroundings(config: Config) -> Surroundings:
+    """Return what a trainer on this machine is told. Raises NoTrainer."""
+    home, path = Home(config.home), model_path(config)
+    values = read_env(home.keys)
+    names = ("OPENAI_BASE_URL", "ADAPTERLOOP_TRAINER_KEY", "ADAPTERLOOP_EVALUATION_KEY")
+    if missing := [name for name in names if not values.get(name)]:
+        raise NoTrainer(f"{home.keys} holds no {' and no '.join(missing)}; `adapterloop up` does")
+    if path is None:
+        raise NoTrainer(
+            f"the base model {config.model!r} is not a folder on this machine:"
+            " set ADAPTERLOOP_MODEL to one that holds its weights"
+        )
+    url, key, evaluation_key = (values[name] for name in names)
+    return Surroundings(
+        url=url.removesuffix("/v1"),
+        key=key,
+        evaluation_key=evaluation_key,
+        model=path,
+        runs=home.runs,
+        settings=config.trainer,
     )

@@ -22,8 +22,15 @@ from pydantic_settings import (
 )
 
 from feedback.settings import FeedbackSettings
-from gateway.settings import Limits, Timeouts, WorkerSettings
+from gateway.settings import (
+    Limits,
+    RefreshSettings,
+    RolloutSettings,
+    Timeouts,
+    WorkerSettings,
+)
 from guardrails.settings import GuardSettings
+from trainer.settings import TrainerSettings
 
 PREFIX = "ADAPTERLOOP_"
 CONFIG_VARIABLE = "ADAPTERLOOP_CONFIG"
@@ -77,6 +84,9 @@ class Config(BaseSettings):
     timeouts: Timeouts = Timeouts()
     feedback: FeedbackSettings = FeedbackSettings()
     guard: GuardSettings = Field(GuardSettings(), description="the guard process")
+    rollout: RolloutSettings = RolloutSettings()
+    refresh: RefreshSettings = RefreshSettings()
+    trainer: TrainerSettings = TrainerSettings()
     local_worker: LocalWorker = LocalWorker()
     torch_index: str | None = Field(None, description="package index that has torch's CPU build")
 
@@ -180,7 +190,7 @@ def unknown_variables() -> list[str]:
         if name.startswith(PREFIX)
         and name.split("__")[0] not in known
         # Those of keys.env, which people source into their shell.
-        and name not in ("ADAPTERLOOP_ADMIN_KEY", "ADAPTERLOOP_REVIEWER_KEY")
+        and not name.endswith("_KEY")
     )
 
 

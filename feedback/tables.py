@@ -277,6 +277,17 @@ class GateReportRow(FeedbackBase):
     created_at: Mapped[float]
 
 
+class EvaluationRow(FeedbackBase):
+    """A version's answers to a golden set, kept under the digest of what they follow from."""
+
+    __tablename__ = "evaluations"
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    body: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
 _TABLES = FeedbackBase.metadata.tables
 
 CAPTURES = _TABLES["captures"]
@@ -291,3 +302,4 @@ DATASETS = _TABLES["datasets"]
 DATASET_ROWS = _TABLES["dataset_rows"]
 JOBS = _TABLES["jobs"]
 GATE_REPORTS = _TABLES["gate_reports"]
+EVALUATIONS = _TABLES["evaluations"]

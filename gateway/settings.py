@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from cronsim import CronSim, CronSimError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from feedback.settings import FeedbackSettings
 
@@ -39,6 +41,34 @@ class WorkerSettings(_Frozen):
     kind: str = "vllm"
 
 
+class RolloutSettings(_Frozen):
+    """How a version that passed the gate goes to its callers."""
+
+    weight: float = Field(0.2, gt=0, lt=1, description="share of the callers during the canary")
+    answers: int = Field(50, gt=0, description="answers without a hard fault until it is promoted")
+
+
+class RefreshSettings(_Frozen):
+    """When adapters are refreshed by themselves."""
+
+    cron: str | None = Field(None, description="`0 2 * * *`: every night at two; off by default")
+    aliases: tuple[str, ...] = Field((), description="which ones")
+    tenant: str = "default"
+    minimum_new: int = Field(20, ge=1, description="with fewer new rows the night is skipped")
+
+    @field_validator("cron")
+    @classmethod
+    def _is_cron(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                CronSim(value, datetime.now(UTC))
+            except CronSimError as error:
+                raise ValueError(
+                    f"{value!r} is no cron expression ({error}); five fields, such as '0 2 * * *'"
+                ) from None
+        return value
+
+
 class GatewaySettings(_Frozen):
     """Everything that a gateway or a controller needs to know of its surroundings."""
 
@@ -59,3 +89,5 @@ class GatewaySettings(_Frozen):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     feedback: FeedbackSettings = FeedbackSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    refresh: RefreshSettings = RefreshSettings()

@@ -57,9 +57,12 @@ def add(alias: str, folder: Path) -> None:
 @click.argument("version", type=int)
 @click.option("--wait/--no-wait", default=True, help="Wait until the version is verified.")
 def promote(alias: str, version: int, wait: bool) -> None:
-    """Make VERSION the one that ALIAS serves, once a worker has proven that it has effect."""
+    """Make VERSION the one that ALIAS serves, once a worker has proven that it has effect.
+
+    Version 0 is the base model, which needs no proof.
+    """
     with _api() as api:
-        if wait:
+        if wait and version:
             _until_verified(api, alias, version)
         api.post(f"/adapters/{alias}/promote", {"version": version})
     click.echo(f"{alias} serves {alias}@{version}")

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from anyio import from_thread
 from fastapi import Request
+from sqlalchemy import Engine
 
 from gateway.errors import PermissionDenied
 from gateway.registry.errors import AliasNotFound
@@ -30,6 +31,11 @@ class Backstage(Protocol):
     @property
     def registry(self) -> Registry:
         """The registry; its calls block, so endpoints are plain functions in threads."""
+        ...
+
+    @property
+    def database(self) -> Engine:
+        """The feedback store's database. Raises `StoreUnavailable` before start."""
         ...
 
     @property

@@ -48,9 +48,9 @@ class ImportRequest(_Asked):
 
 
 class PromoteRequest(_Asked):
-    """The version that becomes the stable one."""
+    """The version that becomes the stable one; 0 is the base model."""
 
-    version: Number
+    version: Annotated[StrictInt, Field(ge=0, le=MAX_INT)]
 
 
 class RolloutRequest(_Asked):

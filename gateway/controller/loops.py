@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.controller.lease import Leadership, LeaseStore
@@ -17,6 +18,15 @@ from gateway.workers.probe import WorkerWatch
 logger = logging.getLogger(__name__)
 
 STEP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something that the leader does now and then, in a thread; it remembers nothing by itself."""
+
+    name: str
+    every_s: float
+    work: Callable[[], object]
 
 
 class Store(ControlStore, Evidence, LeaseStore, Protocol):
@@ -44,6 +54,7 @@ class Controller:
         max_cpu_loras: int,
         step_s: float = STEP_S,
         probe_s: float = 1.0,
+        chores: Sequence[Chore] = (),
     ) -> None:
         self._store = store
         self._workers = tuple(workers)
@@ -53,6 +64,7 @@ class Controller:
         self._leadership = Leadership(store, holder)
         self._configured = False
         self._trouble = ""
+        self._chores = tuple(chores)
 
     async def run(self) -> None:
         """Lead when possible and reconcile while leading."""
@@ -69,6 +81,8 @@ class Controller:
             )
             group.create_task(self._watch.run(), name="watch")
             group.create_task(self._leadership.run(), name="lease")
+            for chore in self._chores:
+                group.create_task(self._do(chore), name=chore.name)
             await self._reconcile(reconciler, group)
 
     async def _reconcile(self, reconciler: Reconciler, group: asyncio.TaskGroup) -> None:
@@ -89,6 +103,21 @@ class Controller:
             # A worker that comes back is looked at right away, else once a step.
             await self._watch.wait_change(self._step_s)
             await asyncio.sleep(min(0.1, self._step_s))
+
+    async def _do(self, chore: Chore) -> None:
+        """Do a chore again and again while leading; one that fails comes again."""
+        trouble = ""
+        while True:
+            if self._leadership.held:
+                try:
+                    await asyncio.to_thread(chore.work)
+                    trouble = ""
+                except Exception as error:
+                    said = f"{type(error).__name__}: {error}".splitlines()[0]
+                    if said != trouble:
+                        trouble = said
+                        logger.error("%s fails, and is tried again: %s", chore.name, said)
+            await asyncio.sleep(chore.every_s)
 
     async def _configure(self) -> None:
         """Make the configured workers known, once the store can be reached."""

@@ -8,10 +8,16 @@ import os
 import secrets
 import signal
 import socket
+from collections.abc import Sequence
 
 import aiohttp
+from sqlalchemy import Engine
 
-from gateway.controller.loops import Controller, Store
+from feedback.db import make_engine
+from feedback.store import FeedbackStore
+from gateway.controller.canary import CanaryDriver
+from gateway.controller.loops import Chore, Controller, Store
+from gateway.controller.schedule import Schedule
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import WorkerSpec
 from gateway.settings import GatewaySettings
@@ -20,7 +26,20 @@ from gateway.workers.client import make_admin
 logger = logging.getLogger(__name__)
 
 
-async def serve(settings: GatewaySettings, store: Store, stop: asyncio.Event) -> None:
+def make_chores(settings: GatewaySettings, registry: Registry, engine: Engine) -> list[Chore]:
+    """Make what the leader does besides keeping workers as they should be."""
+    captures = FeedbackStore(engine, settings.feedback)
+    schedule = Schedule(engine, settings.refresh)
+    return [
+        Chore("canaries", 1.0, CanaryDriver(registry, engine).step),
+        Chore("schedule", 5.0, schedule.step),
+        Chore("retention", 600.0, captures.expire),
+    ]
+
+
+async def serve(
+    settings: GatewaySettings, store: Store, stop: asyncio.Event, chores: Sequence[Chore] = ()
+) -> None:
     """Run a controller until `stop` is set."""
     specs = [WorkerSpec(w.name, w.url.rstrip("/"), w.kind) for w in settings.workers]
     holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -31,6 +50,7 @@ async def serve(settings: GatewaySettings, store: Store, stop: asyncio.Event) ->
             specs,
             holder=holder,
             max_cpu_loras=settings.max_cpu_loras,
+            chores=chores,
         )
         async with asyncio.TaskGroup() as group:
             running = group.create_task(controller.run(), name="controller")
@@ -48,9 +68,10 @@ async def _main(settings: GatewaySettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    registry = Registry.from_settings(settings)
+    registry, engine = Registry.from_settings(settings), make_engine(settings.database_url)
     try:
-        await serve(settings, registry, stop)
+        await serve(settings, registry, stop, make_chores(settings, registry, engine))
     finally:
         registry.close()
+        engine.dispose()
     logger.info("controller stopped")

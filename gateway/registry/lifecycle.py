@@ -135,11 +135,27 @@ _HOW_TO_FREE: Mapping[str, str] = {
 
 
 def promote(
-    connection: Connection, tenant: str, alias: str, number: int, *, actor: str, now: float
+    connection: Connection,
+    tenant: str,
+    alias: str,
+    number: int,
+    *,
+    actor: str,
+    now: float,
+    detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make a version stable and end a rollout; the stable one again changes nothing."""
+    """Make a version stable and end a rollout; the stable one again changes nothing.
+
+    Number 0 is the base model, which may answer for any alias, for a new one too.
+    """
+    if number == 0 and alias != repository.BASE_ALIAS:
+        fresh = {"tenant": tenant, "name": alias, "stable_version_id": None, "created_at": now}
+        writes.insert_alias(connection, fresh)
     row = _need_own_alias(connection, tenant, alias)
-    version = _need_ready(connection, tenant, alias, number, "promoted")
+    if number == 0:
+        version = need_version(connection, repository.BASE_TENANT, repository.BASE_ALIAS, 0)
+    else:
+        version = _need_ready(connection, tenant, alias, number, "promoted")
     if row.stable_version_id == version.id and row.candidate_version_id is None:
         return
     previous = row.stable_version_id
@@ -154,10 +170,18 @@ def promote(
             actor=actor,
             now=now,
         )
-    _move(connection, row, "promote", version.id, previous, actor=actor, now=now)
+    _move(connection, row, "promote", version.id, previous, actor=actor, now=now, detail=detail)
 
 
-def rollback(connection: Connection, tenant: str, alias: str, *, actor: str, now: float) -> None:
+def rollback(
+    connection: Connection,
+    tenant: str,
+    alias: str,
+    *,
+    actor: str,
+    now: float,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
     """Stop the rollout under way, else swap the stable and the previous version."""
     row = _need_own_alias(connection, tenant, alias)
     if row.candidate_version_id is not None:
@@ -166,7 +190,7 @@ def rollback(connection: Connection, tenant: str, alias: str, *, actor: str, now
         stable, previous = row.previous_version_id, row.stable_version_id
     else:
         raise Conflict(f"{alias!r} has no previous version to roll back to.")
-    _move(connection, row, "rollback", stable, previous, actor=actor, now=now)
+    _move(connection, row, "rollback", stable, previous, actor=actor, now=now, detail=detail)
 
 
 def set_rollout(
@@ -206,10 +230,11 @@ def _move(
     *,
     actor: str,
     now: float,
+    detail: Mapping[str, Any] | None = None,
 ) -> None:
     """Point the alias, end its rollout, and record where the callers came from."""
     writes.move_alias(connection, row.id, stable=stable, previous=previous)
-    _record(connection, row, kind, stable, {}, actor, now)
+    _record(connection, row, kind, stable, detail or {}, actor, now)
     writes.bump_revision(connection)
 
 

@@ -257,11 +257,18 @@ class Registry(Keys, Fleet):
             raise AliasNotFound
         return found
 
+    def has_alias(self, tenant: str, name: str) -> bool:
+        """Whether the tenant has an alias of this name."""
+        with self._read() as connection:
+            return repository.find_alias_row(connection, tenant, name) is not None
+
     def promote(self, tenant: str, alias: str, number: int, actor: str = "") -> Alias:
         """Make a verified version the stable one; the one before stays warm for a rollback.
 
-        Ends a rollout of the alias. Raises `AliasNotFound`, `VersionNotFound`, `VersionNotReady`.
+        Number 0 lets the base model answer, for a new alias too. Ends a rollout of the alias.
+        Raises `InvalidName`, `AliasNotFound`, `VersionNotFound`, `VersionNotReady`.
         """
+        check_name(alias)
         with self._change() as connection:
             now = self._clock(connection)
             lifecycle.promote(connection, tenant, alias, number, actor=actor, now=now)
@@ -297,6 +304,34 @@ class Registry(Keys, Fleet):
             now = self._clock(connection)
             lifecycle.set_rollout(connection, tenant, alias, step, actor=actor, now=now)
             return self._alias(connection, tenant, alias)
+
+    def end_rollout(
+        self,
+        tenant: str,
+        alias: str,
+        number: int,
+        actor: str = "",
+        *,
+        promote: bool,
+        detail: Mapping[str, Any],
+    ) -> bool:
+        """Promote the candidate of a rollout, or stop the rollout; whether it was still under way.
+
+        What a person has done meanwhile stands. `detail` goes into the alias's record.
+        """
+        with self._change() as connection:
+            row = repository.find_alias_row(connection, tenant, alias)
+            version = repository.find_version(connection, tenant, alias, number)
+            if row is None or version is None or row.candidate_version_id != version.id:
+                return False
+            now = self._clock(connection)
+            if promote:
+                lifecycle.promote(
+                    connection, tenant, alias, number, actor=actor, now=now, detail=detail
+                )
+            else:
+                lifecycle.rollback(connection, tenant, alias, actor=actor, now=now, detail=detail)
+        return True
 
     def retire(
         self, tenant: str, alias: str, number: int, actor: str = "", reason: str = ""

@@ -83,6 +83,11 @@ class Draft:
         """The version that answers, `support@7`."""
         return self.version.model
 
+    @property
+    def alias(self) -> str:
+        """The alias that was called, which may lead to the base model."""
+        return self.call.model.partition("@")[0]
+
     def encode(self) -> None:
         """Write the worker's request once; its name for the model is put in for each worker."""
         self.call.request.model = _MODEL

@@ -65,7 +65,7 @@ async def complete(draft: Draft, deps: Deps, emit: Emit) -> None:
     off in the middle. Cancelling aborts the worker's call. Whatever happens, the call is recorded
     once.
     """
-    policy = deps.policies.policy_for(draft.version.alias, str(draft.call.key.id))
+    policy = deps.policies.policy_for(draft.alias, str(draft.call.key.id))
     question = InputQuestion(draft, policy, deps.judge)
     deadline = asyncio.get_running_loop().time() + deps.settings.timeouts.worker_wait
     avoid: dict[str, Observed | None] = {}

@@ -30,7 +30,7 @@ class Recorder:
 
     def put(self, draft: Draft) -> None:
         """Record a call; calls with an evaluation key are left out."""
-        if draft.call.key.purpose == "evaluation" or draft.version.alias in self._left_out:
+        if draft.call.key.purpose == "evaluation" or draft.alias in self._left_out:
             return
         try:
             payload = _encoder.encode(capture_of(draft))
@@ -50,7 +50,7 @@ def capture_of(draft: Draft) -> Capture:
         route=call.route,
         tenant=call.key.tenant,
         key_id=call.key.id,
-        alias=draft.version.alias,
+        alias=draft.alias,
         version=draft.version.number,
         version_id=draft.version.id,
         worker=draft.target.worker.name if draft.target else "",

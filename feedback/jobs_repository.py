@@ -1,0 +1,97 @@
+"""Queries on jobs. Nothing here opens or ends a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, RowMapping, and_, or_, select, text, update
+
+from feedback.tables import JOBS
+
+_LOCK = 0x6A6F6273
+"""The advisory lock under which jobs are added, on PostgreSQL; SQLite has one writer anyway."""
+
+
+def lock(connection: Connection) -> None:
+    """Let others who add jobs wait until this transaction ends."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+
+
+def insert(connection: Connection, values: Mapping[str, Any]) -> None:
+    """Add a job."""
+    connection.execute(sa.insert(JOBS).values(**values))
+
+
+def get(
+    connection: Connection, tenant: str, job_id: str, *, lock: bool = False
+) -> RowMapping | None:
+    """Give a job of a tenant; with `lock`, nobody else changes it before this ends."""
+    query = select(JOBS).where(JOBS.c.tenant == tenant, JOBS.c.id == job_id)
+    return connection.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+
+
+def find(
+    connection: Connection, tenant: str, alias: str | None, state: str | None, limit: int
+) -> Sequence[RowMapping]:
+    """Give jobs, the newest first."""
+    query = select(JOBS).where(JOBS.c.tenant == tenant)
+    if alias is not None:
+        query = query.where(JOBS.c.alias == alias)
+    if state is not None:
+        query = query.where(JOBS.c.state == state)
+    query = query.order_by(JOBS.c.created_at.desc(), JOBS.c.id).limit(limit)
+    return connection.execute(query).mappings().all()
+
+
+def unfinished(connection: Connection, tenant: str, kind: str, alias: str) -> RowMapping | None:
+    """Give the job of this kind and alias that waits or runs."""
+    query = select(JOBS).where(
+        JOBS.c.tenant == tenant,
+        JOBS.c.kind == kind,
+        JOBS.c.alias == alias,
+        JOBS.c.state.in_(("queued", "running")),
+    )
+    return connection.execute(query.limit(1)).mappings().first()
+
+
+def claimable(
+    connection: Connection,
+    tenant: str,
+    holder: str,
+    kinds: Sequence[str],
+    job_id: str | None,
+    now: float,
+) -> str | None:
+    """Give the id of the oldest job that this holder may take."""
+    query = select(JOBS.c.id).where(
+        JOBS.c.tenant == tenant, JOBS.c.kind.in_(kinds), _free(holder, now)
+    )
+    if job_id is not None:
+        query = query.where(JOBS.c.id == job_id)
+    return connection.scalar(query.order_by(JOBS.c.created_at, JOBS.c.id).limit(1))
+
+
+def take(connection: Connection, job_id: str, holder: str, values: Mapping[str, Any]) -> bool:
+    """Take a job if it is still free; whether it was."""
+    now = values["updated_at"]
+    done = connection.execute(
+        update(JOBS).where(JOBS.c.id == job_id, _free(holder, now)).values(**values)
+    )
+    return done.rowcount == 1
+
+
+def change(
+    connection: Connection, tenant: str, job_id: str, values: Mapping[str, Any]
+) -> RowMapping:
+    """Change a job and give it as it is then."""
+    mine = and_(JOBS.c.tenant == tenant, JOBS.c.id == job_id)
+    connection.execute(update(JOBS).where(mine).values(**values))
+    return connection.execute(select(JOBS).where(mine)).mappings().one()
+
+
+def _free(holder: str, now: float) -> Any:
+    gone = or_(JOBS.c.lease_until < now, JOBS.c.lease_holder == holder)
+    return or_(JOBS.c.state == "queued", and_(JOBS.c.state == "running", gone))

@@ -1,0 +1,148 @@
+"""The bodies of imports, golden sets and data sets. Times are seconds since the epoch."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from sqlalchemy import RowMapping
+
+from feedback.data.rows import MAX_TEXT
+from feedback.data.service import GoldenItem, GoldenSet, Imported
+
+# PostgreSQL keeps no NUL.
+Text = Annotated[str, Field(max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
+FullText = Annotated[Text, Field(min_length=1)]
+Word = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class BadRowOut(_Told):
+    """A row that was left out, and what to do about it."""
+
+    line: int
+    reason: str
+    message: str
+
+
+class ImportOut(_Told):
+    """What became of a file's rows; `examples` are the first that were left out."""
+
+    alias: str
+    read: int
+    imported: int
+    dropped: dict[str, int]
+    examples: list[BadRowOut]
+    dry_run: bool
+
+    @classmethod
+    def of(cls, alias: str, found: Imported, dry_run: bool) -> ImportOut:
+        """Tell of an import."""
+        examples = [
+            BadRowOut(line=bad.line, reason=bad.reason, message=bad.message)
+            for bad in found.examples
+        ]
+        return cls(
+            alias=alias,
+            read=found.read,
+            imported=found.imported,
+            dropped=dict(found.dropped),
+            examples=examples,
+            dry_run=dry_run,
+        )
+
+
+class GoldenIn(_Asked):
+    """A golden item as it is put; dates in ISO 8601, or seconds since the epoch."""
+
+    id: Annotated[Word, Field(min_length=1)]
+    instruction: FullText
+    input: FullText
+    output: FullText
+    slice: Word = ""
+    template_id: Word | None = None
+    valid_from: float | None = None
+    valid_until: float | None = None
+
+    @field_validator("valid_from", "valid_until", mode="before")
+    @classmethod
+    def _dates(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        moment = datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+    def item(self) -> GoldenItem:
+        """Give the value that the store takes."""
+        return GoldenItem(**self.model_dump())
+
+
+class GoldenOut(_Told):
+    """A golden set in short."""
+
+    alias: str
+    digest: str
+    items: int
+    slices: dict[str, int]
+
+    @classmethod
+    def of(cls, alias: str, found: GoldenSet) -> GoldenOut:
+        """Tell of a golden set."""
+        return cls(alias=alias, digest=found.digest, items=len(found.items), slices=found.slices)
+
+
+class DatasetRequest(_Asked):
+    """The alias whose data set is made."""
+
+    alias: str
+
+
+class DatasetOut(_Told):
+    """A data set: `dropped` and `origins` count rows; `new_rows` the newest one before lacked."""
+
+    digest: str
+    alias: str
+    rows: int
+    new_rows: int
+    dropped: dict[str, int]
+    origins: dict[str, int]
+    slices: dict[str, int]
+    conflicts: list[dict[str, Any]]
+    curation: dict[str, Any]
+    created_at: float
+
+    @classmethod
+    def of(cls, row: RowMapping) -> DatasetOut:
+        """Tell of a data set."""
+        return cls(
+            digest=row["digest"],
+            alias=row["alias"],
+            created_at=row["created_at"],
+            **row["manifest"],
+        )
+
+
+class DatasetList(_Told):
+    """Data sets, the newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[DatasetOut]
+
+
+class LineageOut(_Told):
+    """What became of an answer."""
+
+    response_id: str
+    alias: str | None
+    version: int | None
+    feedback: list[str]
+    reviews: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
