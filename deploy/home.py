@@ -49,6 +49,11 @@ class Home:
         return self.root / "cache"
 
     @property
+    def runs(self) -> Path:
+        """A folder for each training run."""
+        return self.root / "runs"
+
+    @property
     def keys(self) -> Path:
         return self.root / "keys.env"
 
@@ -81,8 +86,8 @@ class Home:
 
     def create(self) -> None:
         """Make the folders, readable by the owner alone."""
-        folders = (self.root, self.storage, self.outbox, self.run, self.logs, self.models)
-        for folder in (*folders, self.cache, self.socket("guard").parent):
+        folders = (self.root, self.storage, self.outbox, self.run, self.runs, self.logs)
+        for folder in (*folders, self.models, self.cache, self.socket("guard").parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if folder.stat().st_uid != os.getuid():
                 raise PermissionError(f"{folder} belongs to another user")

@@ -8,11 +8,13 @@ from gateway.registry.service import Registry
 TENANT = "default"
 OWNER = "adapterloop up"
 
-# Variable -> role. The review page signs in with the second last.
+# Variable -> role and purpose. The review page signs in with the reviewer's.
 KEYS = {
-    "OPENAI_API_KEY": "app",
-    "ADAPTERLOOP_ADMIN_KEY": "admin",
-    "ADAPTERLOOP_REVIEWER_KEY": "reviewer",
+    "OPENAI_API_KEY": ("app", "serve"),
+    "ADAPTERLOOP_ADMIN_KEY": ("admin", "serve"),
+    "ADAPTERLOOP_REVIEWER_KEY": ("reviewer", "serve"),
+    "ADAPTERLOOP_TRAINER_KEY": ("trainer", "serve"),
+    "ADAPTERLOOP_EVALUATION_KEY": ("app", "evaluation"),
 }
 
 
@@ -24,10 +26,10 @@ def ensure_keys(home: Home, registry: Registry, base_url: str) -> dict[str, str]
     before = read_env(home.keys)
     known = [info.prefix for info in registry.list_keys(TENANT)]
     values = {**before, "OPENAI_BASE_URL": f"{base_url}/v1"}
-    for variable, role in KEYS.items():
+    for variable, (role, purpose) in KEYS.items():
         secret = before.get(variable, "")
         if not any(secret.startswith(prefix) for prefix in known):
-            secret, _ = registry.create_key(tenant=TENANT, owner=OWNER, role=role)
+            secret, _ = registry.create_key(tenant=TENANT, owner=OWNER, role=role, purpose=purpose)
         values[variable] = secret
     if values != before or home.keys.stat().st_mode & 0o077:
         order = ["OPENAI_BASE_URL", *KEYS]

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from deploy import shipped
-from deploy.compose import database_url, gateway_settings
+from deploy.compose import database_url, gateway_settings, model_path
 from deploy.config import Config
 from deploy.health import get, readiness
 from deploy.home import Home
@@ -177,6 +177,11 @@ def programs(config: Config) -> list[Program]:
         Program("guard", [*command, "guard", tied], 20),
         Program("controller", [*command, "controller", tied], 30),
         Program("gateway", [*command, "gateway", tied], 40, stop_seconds=8),
+        *(
+            [Program("trainer", [*command, "trainer", "work", tied], 50)]
+            if model_path(config)
+            else []
+        ),
     ]
 
 

@@ -34,7 +34,7 @@ NAMES = tuple(field.name for field in fields(Answer))
 
 
 def dump_evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    """Give the evaluation as a JSON object, the answers ordered by item: same answers, same JSON."""
+    """Give the evaluation as a JSON object, ordered by item: same answers, same JSON."""
     answers = sorted(evaluation.answers, key=lambda answer: answer.item_id)
     return {
         "version": evaluation.version,
@@ -44,7 +44,7 @@ def dump_evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def parse_evaluation(value: Mapping[str, Any]) -> Evaluation:
-    """Make an Evaluation of a decoded JSON object, ignoring unknown keys; raise EvaluationInvalid."""
+    """Make an Evaluation of a JSON object, ignoring unknown keys; raise EvaluationInvalid."""
     answers = value.get("answers")
     if not isinstance(answers, list):
         raise EvaluationInvalid("an evaluation needs a list of answers")

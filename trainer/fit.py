@@ -21,8 +21,8 @@ def fit(
 ) -> Any:
     """Fine-tune and return the PEFT model, going on from the last checkpoint in `work`.
 
-    `threads` is torch's; None leaves it to torch. Where there is no GPU, all is float32: bfloat16 is
-    many times slower on a CPU.
+    `threads` is torch's; None leaves it to torch. Without a GPU all is float32: bfloat16 is many
+    times slower on a CPU.
     """
     import torch
     from datasets import Dataset

@@ -106,9 +106,15 @@ def test_named_workers_are_not_started(config: Config) -> None:
     assert gateway_settings(named).workers[0].url == "http://gpu-1:8001"
 
 
-def test_the_gateway_stops_first() -> None:
+def test_the_trainer_gives_its_job_back_while_there_is_a_gateway() -> None:
     order = sorted(programs(Config()), key=lambda program: -program.priority)
-    assert [program.name for program in order] == ["gateway", "controller", "guard", "worker"]
+    names = ["trainer", "gateway", "controller", "guard", "worker"]
+    assert [program.name for program in order] == names
+
+
+def test_without_the_models_files_there_is_no_trainer(tmp_path: Path) -> None:
+    config = Config(home=tmp_path, model="some/name", workers=("http://127.0.0.1:9",))
+    assert [program.name for program in programs(config)] == ["guard", "controller", "gateway"]
 
 
 def test_keys_are_made_once_and_work(home: Home, registry: Registry) -> None:
@@ -122,7 +128,10 @@ def test_keys_are_made_once_and_work(home: Home, registry: Registry) -> None:
     }
     assert roles == {"app", "admin", "reviewer"}
     assert ensure_keys(home, registry, URL) == first == read_env(home.keys)
-    assert len(registry.list_keys("default")) == 3
+    assert known[digest(first["ADAPTERLOOP_TRAINER_KEY"])].role == "trainer"
+    evaluation = known[digest(first["ADAPTERLOOP_EVALUATION_KEY"])]
+    assert (evaluation.role, evaluation.purpose) == ("app", "evaluation")
+    assert len(registry.list_keys("default")) == 5
 
 
 def test_another_port_keeps_the_keys(home: Home, registry: Registry) -> None:

@@ -1,0 +1,41 @@
+"""adapterloop demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from deploy.commands.context import configuration, fail
+
+
+@click.command("demo")
+@click.option("--quick", is_flag=True, help="One night, 60 golden items.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("build/demo.json"),
+    show_default=True,
+    help="Where the figures go.",
+)
+def command(quick: bool, out: Path) -> None:
+    """Play two nights of the whole loop on made-up tickets: import, train, gate, canary, review.
+
+    Leaves its state in the home that `up` opens, so that the pages have something to show.
+    """
+    config = configuration()
+    import httpx
+
+    from deploy.demo.run import run
+    from deploy.demo.story import DemoFailed
+    from deploy.progress import Progress
+    from deploy.setup import Setup, SetupFailed
+
+    progress = Progress()
+    try:
+        Setup(progress, torch_index=config.torch_index).run(config)
+        report = run(config, progress, quick=quick, out=out)
+    except (DemoFailed, SetupFailed, RuntimeError, httpx.HTTPError, OSError) as error:
+        fail(f"adapterloop demo: {error}")
+    progress.plain(report.table())
+    progress.plain(f"figures: {out}; look at it with `make up`")

@@ -1,0 +1,87 @@
+"""Runs the demo: on the gateway of this home where one is up, else on one that it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from deploy.config import Config
+from deploy.demo.api import Gateway
+from deploy.demo.report import Report
+from deploy.demo.story import Demo, DemoFailed
+from deploy.health import readiness
+from deploy.home import Home, read_env
+from deploy.progress import Progress
+
+OUT = Path("build") / "demo.json"
+_START_S = 900.0
+# A demo cannot wait for as many answers as a night in production can.
+_SETTINGS = {"ADAPTERLOOP_ROLLOUT__ANSWERS": "30", "ADAPTERLOOP_ROLLOUT__WEIGHT": "0.3"}
+
+
+def run(config: Config, progress: Progress, *, quick: bool, out: Path = OUT) -> Report:
+    """Play the demo and write its figures. Raises DemoFailed, CannotStart."""
+    home = Home(config.home)
+    started = time.monotonic()
+    with _gateway_up(config, home, progress) as url:
+        demo = Demo(Gateway(url, read_env(home.keys)), home.runs, progress, quick=quick)
+        demo.report.seconds["start"] = round(time.monotonic() - started, 1)
+        try:
+            return demo.play()
+        finally:
+            demo.report.write(out)
+
+
+@contextlib.contextmanager
+def _gateway_up(config: Config, home: Home, progress: Progress) -> Iterator[str]:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
+    url = f"http://{host}:{config.port}"
+    if home.keys.exists() and readiness(host, config.port).ready:
+        progress.say(f"using the gateway at {url}")
+        yield url
+        return
+    home.create()
+    if not home.database.exists():
+        # The demo trains what `up` would otherwise bring along.
+        home.examples.touch()
+    log = home.logs / "up.log"
+    progress.say(f"starting the gateway, worker, guards and trainer; log: {log}")
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.cli", "up"],
+            env={**os.environ, **_SETTINGS, "ADAPTERLOOP_HOME": str(home.root)},
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            process_group=0,
+        )
+        try:
+            _until_ready(process, host, config.port, log, progress)
+            yield url
+        finally:
+            progress.say("stopping")
+            process.send_signal(signal.SIGINT)
+            process.wait()
+
+
+def _until_ready(
+    process: subprocess.Popen[bytes], host: str, port: int, log: Path, progress: Progress
+) -> None:
+    deadline = time.monotonic() + _START_S
+    while True:
+        now = readiness(host, port)
+        if now.ready:
+            return
+        if process.poll() is not None:
+            words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise DemoFailed(words[-1] if words else "`adapterloop up` ended")
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"not ready after {_START_S:.0f} s: {now.reason}")
+        progress.waiting(f"waiting: {now.reason}")
+        time.sleep(1)
