@@ -13,10 +13,13 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy import Engine
 
 from deploy.migrations import upgrade
+from feedback.errors import FeedbackError
 from gateway.admin import create_admin_router
 from gateway.errors import GatewayError, InvalidRequest, Unauthenticated
+from gateway.feedback_api import from_feedback
 from gateway.registry.db import make_engine
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Key, Snapshot
@@ -31,6 +34,7 @@ class Behind:
         self.registry = registry
         self.settings = settings
         self.snapshot: Snapshot = registry.snapshot()
+        self.database: Engine = make_engine(settings.database_url)
 
     def authenticate(self, headers: Mapping[str, str]) -> Key:
         secret = headers.get("authorization", "").removeprefix("Bearer ")
@@ -50,6 +54,11 @@ def _answer(error: GatewayError) -> JSONResponse:
 async def _ours(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, GatewayError)
     return _answer(error)
+
+
+async def _of_feedback(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, FeedbackError)
+    return _answer(from_feedback(error))
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
@@ -88,13 +97,15 @@ def registry(settings: GatewaySettings) -> Iterator[Registry]:
 
 
 @pytest.fixture
-def app(registry: Registry, settings: GatewaySettings) -> FastAPI:
+def app(registry: Registry, settings: GatewaySettings) -> Iterator[FastAPI]:
     app = FastAPI()
-    app.state.serving = Behind(registry, settings)
+    behind = app.state.serving = Behind(registry, settings)
     app.add_exception_handler(GatewayError, _ours)
+    app.add_exception_handler(FeedbackError, _of_feedback)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.include_router(create_admin_router(), prefix="/admin/v1")
-    return app
+    yield app
+    behind.database.dispose()
 
 
 class Clients:
