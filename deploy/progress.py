@@ -42,6 +42,11 @@ class Progress:
             self._shown_at = now
         self._shown = text
 
+    def ticking(self, text: str) -> None:
+        """Show a figure that changes all the time; in a log it appears every 15 s."""
+        if self.stream.isatty() or time.monotonic() - self._shown_at >= QUIET_SECONDS:
+            self.waiting(text)
+
     def _clear(self) -> None:
         if self._shown and self.stream.isatty():
             self._write("\r\033[K")

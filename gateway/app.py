@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from feedback.db import make_engine
@@ -44,6 +44,7 @@ from gateway.serving.state import Serving
 from gateway.serving.upstream import HttpUpstream
 from gateway.settings import GatewaySettings
 from gateway.shipping import Shipping
+from gateway.ui.pages import ui_routes
 from gateway.workers.client import make_admin
 from gateway.workers.loader import Loader
 from gateway.workers.probe import WorkerWatch
@@ -109,7 +110,7 @@ def _endpoints(serving: Serving) -> dict[str, ServingEndpoint]:
 
 def _serving_routes(
     endpoints: Mapping[str, ServingEndpoint], serving: Serving, readiness: Readiness
-) -> list[Route]:
+) -> list[BaseRoute]:
     small = SmallRoutes(serving, readiness)
     return [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()),
@@ -117,6 +118,7 @@ def _serving_routes(
         Route("/v1/models/{model:path}", small.model, methods=["GET"]),
         Route("/v1/moderations", small.moderations, methods=["POST"]),
         *feedback_routes(serving),
+        *ui_routes(serving),
         Route("/health/live", small.live, methods=["GET"]),
         Route("/health/ready", small.ready, methods=["GET"]),
         Route("/metrics", small.metrics, methods=["GET"]),

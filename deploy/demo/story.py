@@ -117,7 +117,7 @@ class Demo:
             if job["state"] not in ("queued", "running") or stage in until:
                 return job
             if stage == "train":
-                self.progress.waiting(f"  {progress_line(Run(self.runs / job_id))}")
+                self.progress.ticking(f"  {progress_line(Run(self.runs / job_id))}")
             if time.monotonic() > deadline:
                 raise DemoFailed(f"job {job_id} is still at {stage}")
             time.sleep(_POLL_S)
@@ -144,7 +144,7 @@ class Demo:
             if entry["candidate"] != version:
                 raise DemoFailed(f"the canary of {self.alias}@{version} was rolled back")
             calls = self.report.swap.by_model.get(f"{self.alias}@{version}", 0)
-            self.progress.waiting(f"  canary: {calls} answers of {self.alias}@{version} so far")
+            self.progress.ticking(f"  canary: {calls} answers of {self.alias}@{version} so far")
             if time.monotonic() > deadline:
                 raise DemoFailed(f"{self.alias}@{version} is not promoted after {_CANARY_S:.0f} s")
             time.sleep(_POLL_S)
@@ -158,7 +158,7 @@ class Demo:
                 self.gateway,
                 self.alias,
                 rows,
-                lambda done: self.progress.waiting(f"  {done} of {len(rows)} answers"),
+                lambda done: self.progress.ticking(f"  {done} of {len(rows)} answers"),
             )
         right = sum(is_right for _, is_right in answered)
         self._say(f"  {right} of {len(answered)} were right")

@@ -38,9 +38,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = f"""
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 tokenizer = AutoTokenizer.from_pretrained({str(source)!r})
-config = LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=4, vocab_size=len(tokenizer), tie_word_embeddings=True)
-LlamaForCausalLM(config).save_pretrained({str(folder)!r}); tokenizer.save_pretrained({str(folder)!r})
+config = LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+    num_attention_heads=4, num_key_value_heads=4, vocab_size=len(tokenizer))
+LlamaForCausalLM(config).save_pretrained({str(folder)!r})
+tokenizer.save_pretrained({str(folder)!r})
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
     return folder

@@ -225,7 +225,7 @@ async def test_only_what_passed_is_published_and_the_controller_promotes_it(
     driver.step()
     detail = (await admin.get("/adapters/support")).json()
     assert (detail["stable"], detail["previous"], detail["candidate"]) == (1, 0, None)
-    moves = detail["moves"] if "moves" in detail else detail["events"]
+    moves = detail["events"]
     assert [move["kind"] for move in moves] == ["promote", "rollout", "promote"]
     assert moves[-1]["detail"]["answers"] == needed
     assert moves[-1]["actor"] == "controller"

@@ -1,0 +1,74 @@
+// Keys and the diff; every page works without this.
+"use strict";
+
+const form = document.getElementById("decision");
+const editor = document.getElementById("correction");
+const answer = document.getElementById("answer");
+const diff = document.getElementById("diff");
+
+function words(text) {
+  return text.match(/\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) || [];
+}
+
+// Longest common subsequence; texts of answers are short, very long ones are not compared.
+function compare(before, after) {
+  const [a, b] = [words(before), words(after)];
+  if (a.length * b.length > 4e6) return null;
+  const length = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
+  for (let i = a.length - 1; i >= 0; i--) {
+    for (let j = b.length - 1; j >= 0; j--) {
+      length[i][j] = a[i] === b[j] ? length[i + 1][j + 1] + 1 : Math.max(length[i + 1][j], length[i][j + 1]);
+    }
+  }
+  const parts = [];
+  let [i, j] = [0, 0];
+  while (i < a.length || j < b.length) {
+    if (i < a.length && j < b.length && a[i] === b[j]) {
+      parts.push(["same", a[i]]);
+      i++, j++;
+    } else if (i < a.length && (j === b.length || length[i + 1][j] >= length[i][j + 1])) {
+      parts.push(["del", a[i++]]);
+    } else {
+      parts.push(["ins", b[j++]]);
+    }
+  }
+  return parts;
+}
+
+function show() {
+  const parts = compare(answer.textContent, editor.value);
+  diff.hidden = !parts || parts.every(([kind]) => kind === "same");
+  diff.replaceChildren(
+    ...(parts || []).map(([kind, text]) => {
+      const node = document.createElement(kind === "same" ? "span" : kind);
+      node.textContent = text;
+      return node;
+    }),
+  );
+}
+
+function press(verdict) {
+  const button = form && form.querySelector(`button[value=${verdict}]`);
+  if (button) form.requestSubmit(button);
+}
+
+if (editor) {
+  editor.addEventListener("input", show);
+  show();
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.target === editor) {
+    if (event.key === "Escape") editor.blur();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press("wrong");
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const verdict = { c: "correct", w: "wrong", u: "unsafe", s: "skip" }[event.key];
+  if (verdict) press(verdict);
+  if (event.key === "z") document.getElementById("undo")?.requestSubmit();
+  if (event.key === "e" && editor) {
+    event.preventDefault();
+    editor.focus();
+  }
+});
