@@ -130,7 +130,7 @@ def test_an_answer_is_corrected_by_hand_and_stands_in_the_next_data_set(
     picture(page, "decided")
     page.keyboard.press("z")
     page.get_by_label("What should it have been?").fill(CORRECTION)
-    page.get_by_role("button", name="Wrong, keep this correction").click()
+    page.get_by_role("button", name="Wrong, save correction").click()
     page.get_by_text(f"Item {item['id']} is decided.").wait_for()
 
     done = queued(stack, "done")[response_id]
