@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from feedback import review_repository as repository
 from feedback.data.material import answer_of
 from feedback.db import reading, server_time, writing
 from feedback.errors import Conflicting, Invalid, NotKnown
+from feedback.review_repository import Wanted
 
 CLAIM_S = 600.0
 """Seconds until an item that was claimed and not decided is anybody's again."""
@@ -34,6 +35,11 @@ class Item:
         """The answer under review, the first choice's."""
         return answer_of(self.answer["choices"]) if self.answer is not None else ""
 
+    @property
+    def verdict(self) -> RowMapping | None:
+        """The newest verdict in force."""
+        return next((one for one in reversed(self.reviews) if one["undone_at"] is None), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -54,18 +60,38 @@ class ReviewDesk:
         self._clock = clock
 
     def queue(
-        self, tenant: str, filters: Mapping[str, str], *, after: int | None = None, limit: int = 50
+        self,
+        tenant: str,
+        filters: Mapping[str, str],
+        *,
+        aliases: Collection[str] | None = None,
+        me: str | None = None,
+        after: int | None = None,
+        limit: int = 50,
     ) -> list[Item]:
-        """Give items, the most pressing first; `filters` may hold alias, reason and status."""
+        """Give items, the most pressing first; `filters` may hold alias, reason and status.
+
+        Only those of `aliases`, where that is given. To the reviewer `me`, what they have claimed
+        themselves is open.
+        """
         with reading(self._engine) as connection:
             now = self._clock(connection)
-            rows = repository.find(connection, tenant, filters, now, after=after, limit=limit)
+            wanted = Wanted(tenant, filters, now, aliases, me)
+            rows = repository.find(connection, wanted, after=after, limit=limit)
             return _items(connection, tenant, rows, now)
 
-    def counts(self, tenant: str, filters: Mapping[str, str]) -> dict[tuple[str, str], int]:
-        """Count items by (alias, reason)."""
+    def counts(
+        self,
+        tenant: str,
+        filters: Mapping[str, str],
+        *,
+        aliases: Collection[str] | None = None,
+        me: str | None = None,
+    ) -> dict[tuple[str, str], int]:
+        """Count items by (alias, reason); which ones, as `queue`."""
         with reading(self._engine) as connection:
-            return repository.count(connection, tenant, filters, self._clock(connection))
+            wanted = Wanted(tenant, filters, self._clock(connection), aliases, me)
+            return repository.count(connection, wanted)
 
     def get(self, tenant: str, item_id: int) -> Item:
         """Give an item. Raises `NotKnown`."""
@@ -121,16 +147,16 @@ class ReviewDesk:
     def undo(self, tenant: str, item_id: int, reviewer: str) -> Item:
         """Take one's own verdict back; the item is open then. Raises `NotKnown`, `Conflicting`."""
         with writing(self._engine) as connection:
-            _lock(connection, tenant, item_id)
+            row, now = _lock(connection, tenant, item_id), self._clock(connection)
             before = repository.newest_review(connection, item_id)
             if before is None:
                 raise Conflicting("There is no verdict on this item to undo.")
             if before["reviewer"] != reviewer:
                 raise Conflicting("Only the reviewer who decided can undo that.")
-            repository.undo(connection, before["id"], self._clock(connection))
-            repository.change(
-                connection, item_id, {"status": "open", "claimed_by": None, "claimed_until": None}
-            )
+            repository.undo(connection, before["id"], now)
+            # A later flag may have opened it again, and another may have it by now.
+            if row["status"] == "done":
+                repository.change(connection, item_id, {"status": "open"})
             return self._item(connection, tenant, item_id)
 
     def _item(self, connection: Connection, tenant: str, item_id: int) -> Item:
@@ -165,12 +191,17 @@ def _check_correction(decision: Decision, item: Item) -> None:
         )
     if not correction.strip():
         raise Invalid("The correction is blank: leave it out, or write one.", param="correction")
-    if correction.strip() == item.text.strip():
+    if _plain(correction) == _plain(item.text):
         raise Invalid(
             "The correction is the same as the rejected answer: change it, or choose the verdict"
             " 'correct'.",
             param="correction",
         )
+
+
+def _plain(text: str) -> str:
+    # Browsers and some models write other line ends.
+    return text.replace("\r\n", "\n").strip()
 
 
 def _same(before: RowMapping, reviewer: str, decision: Decision) -> bool:

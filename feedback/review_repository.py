@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from feedback.tables import CAPTURES, FEEDBACK, REVIEW_ITEMS, REVIEWS
 
 ITEMS = REVIEW_ITEMS.c
 
 
-def find(
-    connection: Connection,
-    tenant: str,
-    filters: Mapping[str, str],
-    now: float,
-    *,
-    after: int | None,
-    limit: int,
-) -> Sequence[RowMapping]:
-    """Give items, the most pressing first, from beyond the item `after`.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which items of a tenant: `filters` may hold alias, reason and status.
 
-    `filters` may hold alias, reason and status. A claim that has run out counts as open.
+    Only those of `aliases`, where that is given. A claim that has run out by `now` counts as open,
+    and so does one of the reviewer `me`.
     """
-    query = select(REVIEW_ITEMS).where(ITEMS.tenant == tenant, *_filters(filters, now))
+
+    tenant: str
+    filters: Mapping[str, str]
+    now: float
+    aliases: Collection[str] | None = None
+    me: str | None = None
+
+
+def find(
+    connection: Connection, wanted: Wanted, *, after: int | None, limit: int
+) -> Sequence[RowMapping]:
+    """Give items, the most pressing first, from beyond the item `after`."""
+    tenant = wanted.tenant
+    query = select(REVIEW_ITEMS).where(*_conditions(wanted))
     if after is not None:
         last = select(ITEMS.priority).where(ITEMS.tenant == tenant, ITEMS.id == after)
         priority = last.scalar_subquery()
@@ -36,31 +54,37 @@ def find(
     return connection.execute(ordered).mappings().all()
 
 
-def count(
-    connection: Connection, tenant: str, filters: Mapping[str, str], now: float
-) -> dict[tuple[str, str], int]:
+def count(connection: Connection, wanted: Wanted) -> dict[tuple[str, str], int]:
     """Count items by alias and reason."""
     query = (
         select(ITEMS.alias, ITEMS.reason, func.count())
-        .where(ITEMS.tenant == tenant, *_filters(filters, now))
+        .where(*_conditions(wanted))
         .group_by(ITEMS.alias, ITEMS.reason)
     )
     return {(alias, reason): n for alias, reason, n in connection.execute(query)}
 
 
-def _filters(filters: Mapping[str, str], now: float) -> list[Any]:
-    found = [ITEMS[name] == filters[name] for name in ("alias", "reason") if name in filters]
-    match filters.get("status"):
-        case None:
-            pass
-        case "open":
-            over = and_(ITEMS.status == "claimed", ITEMS.claimed_until <= now)
-            found.append(or_(ITEMS.status == "open", over))
-        case "claimed":
-            found += [ITEMS.status == "claimed", ITEMS.claimed_until > now]
-        case status:
-            found.append(ITEMS.status == status)
+def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+    filters = wanted.filters
+    found = [ITEMS.tenant == wanted.tenant]
+    found += [ITEMS[name] == filters[name] for name in ("alias", "reason") if name in filters]
+    if wanted.aliases is not None:
+        found.append(ITEMS.alias.in_(sorted(wanted.aliases)))
+    if "status" in filters:
+        found.append(_in_status(filters["status"], wanted))
     return found
+
+
+def _in_status(status: str, wanted: Wanted) -> ColumnElement[bool]:
+    claimed, over = ITEMS.status == "claimed", ITEMS.claimed_until <= wanted.now
+    match status:
+        case "open":
+            free = or_(over, ITEMS.claimed_by == wanted.me)
+            return or_(ITEMS.status == "open", and_(claimed, free))
+        case "claimed":
+            return and_(claimed, ~over)
+        case _:
+            return ITEMS.status == status
 
 
 def get(connection: Connection, tenant: str, item_id: int, *, lock: bool = False) -> Any:

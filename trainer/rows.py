@@ -35,11 +35,11 @@ NAMES = frozenset(field.name for field in fields(Row))
 
 
 def parse_row(value: Mapping[str, Any]) -> Row:
-    """Make a Row of a decoded JSON object, ignoring unknown keys; raise RowInvalid."""
+    """Make a Row of a decoded JSON object, ignoring unknown keys and nulls; raise RowInvalid."""
     missing = [name for name in REQUIRED if not value.get(name)]
     if missing:
         raise RowInvalid(f"missing or empty: {', '.join(missing)}")
-    known = {name: value[name] for name in value if name in NAMES}
+    known = {name: given for name, given in value.items() if name in NAMES and given is not None}
     wrong = [name for name, text in known.items() if not isinstance(text, str)]
     if wrong:
         raise RowInvalid(f"not a string: {', '.join(sorted(wrong))}")

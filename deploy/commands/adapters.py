@@ -85,13 +85,14 @@ def rollback(alias: str) -> None:
     "--steps", default="0.05,0.25,1.0", show_default=True, help="Growing shares of the callers."
 )
 def rollout(alias: str, version: int, steps: str) -> None:
-    """Give VERSION a growing share of ALIAS's callers."""
+    """Give VERSION (0 is the base model) a growing share of ALIAS's callers."""
     try:
         shares = [float(part) for part in steps.split(",")]
     except ValueError:
         raise click.BadParameter("numbers separated by commas", param_hint="--steps") from None
     with _api() as api:
-        _until_verified(api, alias, version)
+        if version:
+            _until_verified(api, alias, version)
         api.post(f"/adapters/{alias}/rollout", {"version": version, "steps": shares})
     click.echo(f"{alias}@{version} gets {shares[0]:.0%} of the callers")
 

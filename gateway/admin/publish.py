@@ -19,8 +19,11 @@ from gateway.admin.access import (
 )
 from gateway.admin.jobs_schemas import PublishRequest
 from gateway.admin.schemas import AliasOut, ErrorBody
+from gateway.controller.canary import is_driven
 from gateway.errors import Conflict
+from gateway.registry.records import AliasDetail
 from gateway.registry.snapshot import Alias, Key
+from gateway.settings import GatewaySettings
 
 Publisher = Annotated[Key, Depends(needs(*PUBLISHERS))]
 Behind = Annotated[Backstage, Depends(backstage)]
@@ -43,28 +46,62 @@ def publish_version(alias: str, body: PublishRequest, key: Publisher, behind: Be
     """Start the canary of a version that has passed the gate against what is stable now.
 
     The controller drives it from there. Where the alias leads nowhere yet, the version is promoted
-    at once. A version that is candidate or stable already is left as it is.
+    at once. Again for a version that is candidate or stable, or by a job that has published it,
+    changes nothing. A version that was rolled back is not published again.
     """
     check_sees(key, alias)
-    now = behind.registry.alias(key.tenant, alias)
-    if body.version in (_number(now, "candidate"), _number(now, "stable")):
+    found = behind.registry.describe(key.tenant, alias)
+    now, model = found.alias, f"{alias}@{body.version}"
+    if _is_done(found, body):
         return AliasOut.of(now)
-    report = _passed(Reports(behind.database), key.tenant, now, f"{alias}@{body.version}")
+    _check_free(found, body.version, behind.settings)
+    report = _passed(Reports(behind.database), key.tenant, now, model)
+    detail = {"gate_id": report["id"], "job_id": body.job_id}
     if now.stable is None:
-        moved = behind.registry.promote(key.tenant, alias, body.version, actor_of(key))
+        moved = behind.registry.promote(key.tenant, alias, body.version, actor_of(key), detail)
     else:
         settings = behind.settings.rollout
-        detail = {
-            "driven": True,
-            "answers": settings.answers,
-            "gate_id": report["id"],
-            "job_id": body.job_id,
-        }
         moved = behind.registry.set_rollout(
-            key.tenant, alias, body.version, settings.weight, actor_of(key), detail
+            key.tenant,
+            alias,
+            body.version,
+            settings.weight,
+            actor_of(key),
+            {"driven": True, "answers": settings.answers, **detail},
         )
     publish(behind)
     return AliasOut.of(moved)
+
+
+def _is_done(found: AliasDetail, body: PublishRequest) -> bool:
+    """Whether the version serves, or this job has published it, whatever came of it since then."""
+    leads_to = (found.alias.candidate, found.alias.stable)
+    if any(version is not None and version.number == body.version for version in leads_to):
+        return True
+    return body.job_id is not None and any(
+        move.to_version == body.version and move.detail.get("job_id") == body.job_id
+        for move in found.moves
+    )
+
+
+def _check_free(found: AliasDetail, number: int, settings: GatewaySettings) -> None:
+    """Leave what people decided as it is. Raises `Conflict`."""
+    alias = found.alias
+    if any(move.kind == "rollback" and move.from_version == number for move in found.moves):
+        raise Conflict(
+            f"{alias.name}@{number} was rolled back before: only an admin brings it back, by"
+            " rollout or promote."
+        )
+    if alias.candidate is not None and not is_driven(found.moves[-1]):
+        raise Conflict(
+            f"{alias.candidate.model} is being rolled out by hand: promote it or roll it back"
+            " first."
+        )
+    if alias.stable is not None and settings.feedback.capture.get(alias.name) == "none":
+        raise Conflict(
+            f"No answers of {alias.name!r} are kept (feedback.capture), so a canary could not be"
+            " judged: an admin may roll it out by hand."
+        )
 
 
 def _passed(reports: Reports, tenant: str, alias: Alias, candidate: str) -> RowMapping:
@@ -80,8 +117,3 @@ def _passed(reports: Reports, tenant: str, alias: Alias, candidate: str) -> RowM
             f" (report {report['id']}): only PASS is published. An admin may promote it by hand."
         )
     return report
-
-
-def _number(alias: Alias, role: str) -> int | None:
-    version = getattr(alias, role)
-    return version.number if version is not None else None

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query
 
 from feedback.review import Item, ReviewDesk
-from gateway.admin.access import Backstage, actor_of, backstage, check_sees, needs, sees
+from gateway.admin.access import Backstage, actor_of, backstage, check_sees, needs
 from gateway.admin.review_schemas import DecisionRequest, ReviewItemOut, ReviewList
 from gateway.admin.schemas import MAX_INT, ErrorBody
 from gateway.registry.snapshot import Key
 
 REVIEWERS = ("admin", "reviewer")
 Reviewer = Annotated[Key, Depends(needs(*REVIEWERS))]
+NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 ItemId = Annotated[int, Path(ge=1, le=MAX_INT)]
 
 
@@ -45,7 +46,7 @@ def create_router() -> APIRouter:
 def queue(
     key: Reviewer,
     desk: Desk,
-    alias: str | None = None,
+    alias: Annotated[str | None, Query(pattern=NAME)] = None,
     reason: Literal["flagged", "guarded", "doubtful", "audit"] | None = None,
     status: Literal["open", "claimed", "done", "all"] = "open",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -54,8 +55,8 @@ def queue(
     """List review items, the most pressing first; the next page begins `after` the last id."""
     wanted = {"alias": alias, "reason": reason, "status": status if status != "all" else None}
     filters = {name: value for name, value in wanted.items() if value is not None}
-    found = desk.queue(key.tenant, filters, after=after, limit=limit + 1)
-    shown = [ReviewItemOut.of(item) for item in found[:limit] if sees(key, item.row["alias"])]
+    found = desk.queue(key.tenant, filters, aliases=key.aliases, after=after, limit=limit + 1)
+    shown = [ReviewItemOut.of(item) for item in found[:limit]]
     return ReviewList(data=shown, has_more=len(found) > limit)
 
 

@@ -14,6 +14,9 @@ MAX_INT = 2**31 - 1  # what the database takes
 Number = Annotated[
     StrictInt, Field(ge=1, le=MAX_INT, description="the version's number, as in `support@7`")
 ]
+NumberOrBase = Annotated[
+    StrictInt, Field(ge=0, le=MAX_INT, description="the version's number; 0 is the base model")
+]
 # PostgreSQL refuses NUL, and a record of one line stays readable without the other controls.
 Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
@@ -48,9 +51,9 @@ class ImportRequest(_Asked):
 
 
 class PromoteRequest(_Asked):
-    """The version that becomes the stable one; 0 is the base model."""
+    """The version that becomes the stable one."""
 
-    version: Annotated[StrictInt, Field(ge=0, le=MAX_INT)]
+    version: NumberOrBase
 
 
 class RolloutRequest(_Asked):
@@ -60,7 +63,7 @@ class RolloutRequest(_Asked):
     controller takes these steps, each is taken by another call.
     """
 
-    version: Number
+    version: NumberOrBase
     steps: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=1, max_length=20)
 
     @model_validator(mode="after")

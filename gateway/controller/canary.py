@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import ColumnElement, Engine, and_, func, select
 
 from feedback.db import reading
 from feedback.tables import CAPTURES
 from gateway.registry.records import AliasMove
 from gateway.registry.service import Registry
-from gateway.registry.snapshot import Alias
+from gateway.registry.snapshot import Alias, Version
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ class Tally:
 
     answers: int
     hard_faults: int
-    guarded: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,11 @@ def decide(tally: Tally, needed: int) -> Decision:
     return Decision("go_on", f"{tally.answers} of {needed} answers")
 
 
+def is_driven(move: AliasMove | None) -> bool:
+    """Whether this line of an alias's record began a canary that is the controller's to end."""
+    return move is not None and move.kind == "rollout" and bool(move.detail.get("driven"))
+
+
 class CanaryDriver:
     """One look at all canaries. Blocks: use threads. The alias's record is its only memory."""
 
@@ -56,45 +60,71 @@ class CanaryDriver:
         self._engine = engine
 
     def step(self) -> None:
-        """Decide on every canary that was started by publishing; others are left to people."""
+        """Decide on every canary that was started by publishing; others are left to people.
+
+        One that cannot be decided on keeps none of the others waiting. Raises what went wrong.
+        """
+        errors: list[Exception] = []
         for alias in self._registry.snapshot().aliases.values():
             if alias.candidate is None:
                 continue
-            move = self._registry.describe(alias.tenant, alias.name).moves[-1]
-            if move.kind == "rollout" and move.detail.get("driven"):
-                self._drive(alias, move)
+            try:
+                self._look_at(alias, alias.candidate)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
-    def _drive(self, alias: Alias, move: AliasMove) -> None:
-        candidate = alias.candidate
-        if candidate is None:
+    def _look_at(self, alias: Alias, candidate: Version) -> None:
+        begun = self._registry.newest_move(alias.tenant, alias.name)
+        if begun is None or not is_driven(begun):
             return
-        tally = self._tally(alias, candidate.id, move.at)
-        decision = decide(tally, int(move.detail.get("answers", 1)))
+        mine = and_(
+            CAPTURES.c.tenant == alias.tenant,
+            CAPTURES.c.alias == alias.name,
+            CAPTURES.c.version_id == candidate.id,
+            CAPTURES.c.started >= begun.at,
+        )
+        tally = self._tally(mine)
+        needed = int(begun.detail.get("answers", 1))
+        decision = decide(tally, needed)
         if decision.kind == "go_on":
             return
-        detail: Mapping[str, Any] = {**asdict(tally), "reason": decision.reason}
+        detail: Mapping[str, Any] = {
+            **asdict(tally),
+            "blocked": self._blocked(mine),
+            "needed": needed,
+            "reason": decision.reason,
+            "job_id": begun.detail.get("job_id"),
+        }
         promote = decision.kind == "promote"
         if self._registry.end_rollout(
-            alias.tenant, alias.name, candidate.number, ACTOR, promote=promote, detail=detail
+            alias.tenant,
+            alias.name,
+            candidate.number,
+            begun,
+            actor=ACTOR,
+            promote=promote,
+            detail=detail,
         ):
             what = "promoted" if promote else "rolled back"
             logger.info("%s is %s: %s", candidate.model, what, decision.reason)
 
-    def _tally(self, alias: Alias, version_id: int, since: float) -> Tally:
-        query = (
-            select(CAPTURES.c.outcome, func.count())
-            .where(
-                CAPTURES.c.tenant == alias.tenant,
-                CAPTURES.c.alias == alias.name,
-                CAPTURES.c.version_id == version_id,
-                CAPTURES.c.started >= since,
-            )
-            .group_by(CAPTURES.c.outcome)
-        )
+    def _tally(self, mine: ColumnElement[bool]) -> Tally:
+        query = select(CAPTURES.c.outcome, func.count()).where(mine).group_by(CAPTURES.c.outcome)
         with reading(self._engine) as connection:
             counts: dict[str, int] = {name: n for name, n in connection.execute(query)}  # noqa: C416
         return Tally(
             answers=counts.get("ok", 0),
             hard_faults=sum(counts.get(name, 0) for name in HARD_FAULTS),
-            guarded=counts.get("blocked_input", 0) + counts.get("content_policy_violation", 0),
         )
+
+    def _blocked(self, mine: ColumnElement[bool]) -> int:
+        """Count the answers in which a guard blocked something: told, and not a hard fault."""
+        with reading(self._engine) as connection:
+            audits = connection.scalars(select(CAPTURES.c.audit).where(mine))
+            return sum(any(_is_block(entry) for entry in audit) for audit in audits)
+
+
+def _is_block(entry: Mapping[str, Any]) -> bool:
+    return entry.get("stage") == "output" and entry.get("action") == "block"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, Row, Select, or_, select
 
 from gateway.registry.records import AliasDetail, AliasMove, Seen, StateChange, VersionDetail
 from gateway.registry.repository import (
@@ -83,9 +83,21 @@ def _seen(connection: Connection, mine: tuple[Any, ...]) -> dict[int, list[Seen]
     return found
 
 
+def newest_move(connection: Connection, alias: Alias) -> AliasMove | None:
+    """Give the latest line of an alias's record, without reading all of it."""
+    query = _move_query(alias).order_by(ALIAS_EVENTS.c.id.desc()).limit(1)
+    row = connection.execute(query).one_or_none()
+    return _move_of(row) if row is not None else None
+
+
 def _moves(connection: Connection, alias: Alias) -> tuple[AliasMove, ...]:
+    query = _move_query(alias).order_by(ALIAS_EVENTS.c.id)
+    return tuple(_move_of(row) for row in connection.execute(query))
+
+
+def _move_query(alias: Alias) -> Select[Any]:
     before, after = VERSIONS.alias("before"), VERSIONS.alias("after")
-    query = (
+    return (
         select(
             ALIAS_EVENTS, before.c.number.label("from_number"), after.c.number.label("to_number")
         )
@@ -93,9 +105,8 @@ def _moves(connection: Connection, alias: Alias) -> tuple[AliasMove, ...]:
         .outerjoin(before, before.c.id == ALIAS_EVENTS.c.from_version_id)
         .outerjoin(after, after.c.id == ALIAS_EVENTS.c.to_version_id)
         .where(ALIASES.c.tenant == alias.tenant, ALIASES.c.name == alias.name)
-        .order_by(ALIAS_EVENTS.c.id)
     )
-    return tuple(
-        AliasMove(row.kind, row.from_number, row.to_number, row.detail or {}, row.actor, row.at)
-        for row in connection.execute(query)
-    )
+
+
+def _move_of(row: Row[Any]) -> AliasMove:
+    return AliasMove(row.kind, row.from_number, row.to_number, row.detail or {}, row.actor, row.at)

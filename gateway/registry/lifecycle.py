@@ -152,10 +152,7 @@ def promote(
         fresh = {"tenant": tenant, "name": alias, "stable_version_id": None, "created_at": now}
         writes.insert_alias(connection, fresh)
     row = _need_own_alias(connection, tenant, alias)
-    if number == 0:
-        version = need_version(connection, repository.BASE_TENANT, repository.BASE_ALIAS, 0)
-    else:
-        version = _need_ready(connection, tenant, alias, number, "promoted")
+    version = _need_ready(connection, tenant, alias, number, "promoted")
     if row.stable_version_id == version.id and row.candidate_version_id is None:
         return
     previous = row.stable_version_id
@@ -196,7 +193,7 @@ def rollback(
 def set_rollout(
     connection: Connection, tenant: str, alias: str, step: Rollout, *, actor: str, now: float
 ) -> None:
-    """Set the alias's candidate and its weight."""
+    """Set the alias's candidate and its weight; number 0 is the base model."""
     if not 0.0 <= step.weight <= 1.0:
         raise InvalidRequest("A rollout's weight lies between 0 and 1.", param="steps")
     row = _need_own_alias(connection, tenant, alias)
@@ -277,6 +274,9 @@ def _need_own_alias(connection: Connection, tenant: str, alias: str) -> Row[Any]
 
 
 def _need_ready(connection: Connection, tenant: str, alias: str, number: int, done: str) -> Version:
+    """Give a version that may answer for the alias; the base model always may."""
+    if number == 0:
+        return need_version(connection, repository.BASE_TENANT, repository.BASE_ALIAS, 0)
     version = need_version(connection, tenant, alias, number)
     if version.state not in _READY:
         raise VersionNotReady(

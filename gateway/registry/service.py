@@ -19,7 +19,7 @@ from gateway.registry.errors import AliasNotFound, InvalidName, VersionNotFound
 from gateway.registry.fleet import Fleet
 from gateway.registry.keys import Keys
 from gateway.registry.names import check_name
-from gateway.registry.records import AliasDetail, Registered
+from gateway.registry.records import AliasDetail, AliasMove, Registered
 from gateway.registry.repository import BASE_ALIAS, BASE_TENANT
 from gateway.registry.snapshot import Alias, Snapshot, Version, VersionState
 from gateway.registry.storage import AdapterStorage, Draft, Source
@@ -262,16 +262,25 @@ class Registry(Keys, Fleet):
         with self._read() as connection:
             return repository.find_alias_row(connection, tenant, name) is not None
 
-    def promote(self, tenant: str, alias: str, number: int, actor: str = "") -> Alias:
+    def promote(
+        self,
+        tenant: str,
+        alias: str,
+        number: int,
+        actor: str = "",
+        detail: Mapping[str, Any] | None = None,
+    ) -> Alias:
         """Make a verified version the stable one; the one before stays warm for a rollback.
 
         Number 0 lets the base model answer, for a new alias too. Ends a rollout of the alias.
-        Raises `InvalidName`, `AliasNotFound`, `VersionNotFound`, `VersionNotReady`.
+        `detail` goes into the alias's record. Raises `InvalidName`, `AliasNotFound`, `VersionNotFound`, `VersionNotReady`.
         """
         check_name(alias)
         with self._change() as connection:
             now = self._clock(connection)
-            lifecycle.promote(connection, tenant, alias, number, actor=actor, now=now)
+            lifecycle.promote(
+                connection, tenant, alias, number, actor=actor, now=now, detail=detail
+            )
             return self._alias(connection, tenant, alias)
 
     def rollback(self, tenant: str, alias: str, actor: str = "") -> Alias:
@@ -296,7 +305,7 @@ class Registry(Keys, Fleet):
     ) -> Alias:
         """Send a share (0..1) of the callers to a verified candidate; replaces another rollout.
 
-        `detail` goes into the alias's record. Raises `AliasNotFound`, `VersionNotFound`,
+        Number 0 is the base model. `detail` goes into the alias's record. Raises `AliasNotFound`, `VersionNotFound`,
         `VersionNotReady`, `Conflict`, `InvalidRequest`.
         """
         step = lifecycle.Rollout(number, weight, detail or {})
@@ -310,19 +319,19 @@ class Registry(Keys, Fleet):
         tenant: str,
         alias: str,
         number: int,
-        actor: str = "",
+        begun: AliasMove,
         *,
+        actor: str,
         promote: bool,
         detail: Mapping[str, Any],
     ) -> bool:
         """Promote the candidate of a rollout, or stop the rollout; whether it was still under way.
 
-        What a person has done meanwhile stands. `detail` goes into the alias's record.
+        `begun` is the line of the alias's record that began it: where another one has followed,
+        that stands. `detail` goes into the record. Raises `VersionNotReady`.
         """
         with self._change() as connection:
-            row = repository.find_alias_row(connection, tenant, alias)
-            version = repository.find_version(connection, tenant, alias, number)
-            if row is None or version is None or row.candidate_version_id != version.id:
+            if details.newest_move(connection, self._alias(connection, tenant, alias)) != begun:
                 return False
             now = self._clock(connection)
             if promote:
@@ -353,6 +362,11 @@ class Registry(Keys, Fleet):
         if found is None:
             raise AliasNotFound
         return found
+
+    def newest_move(self, tenant: str, name: str) -> AliasMove | None:
+        """Give the latest line of an alias's record. Raises `AliasNotFound`."""
+        with self._read() as connection:
+            return details.newest_move(connection, self._alias(connection, tenant, name))
 
     # -- for operators ---------------------------------------------------------------------------
 

@@ -47,7 +47,10 @@ def resolve(model: str, alias: Alias, session: str | None, snapshot: Snapshot) -
 def _pinned(model: str, alias: Alias, number: str, snapshot: Snapshot) -> Version:
     if not (number.isascii() and number.isdigit() and len(number) < 10):
         raise _unknown(model)
-    version = snapshot.versions.get((alias.tenant, alias.name, int(number)))
+    if int(number) == 0 and alias.tenant != SHARED:
+        version = _base_of(alias)
+    else:
+        version = snapshot.versions.get((alias.tenant, alias.name, int(number)))
     if version is None or version.draining:
         raise _unknown(model)
     if version.is_base or version.state in _CALLABLE:
@@ -55,6 +58,12 @@ def _pinned(model: str, alias: Alias, number: str, snapshot: Snapshot) -> Versio
     if version.state in (VersionState.REGISTERED, VersionState.VERIFYING):
         raise NoWorker(f"The model '{model}' is being loaded and verified: try again shortly.")
     raise _unknown(model)
+
+
+def _base_of(alias: Alias) -> Version | None:
+    """Give the base model where the alias leads to it, or has just led to it."""
+    led_to = (alias.stable, alias.candidate, alias.previous)
+    return next((version for version in led_to if version is not None and version.is_base), None)
 
 
 def _share(alias: str, session: str | None) -> float:

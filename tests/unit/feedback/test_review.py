@@ -1,16 +1,21 @@
+"""The review queue: claims, verdicts, corrections, undo."""
+
 from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
+from feedback.db import writing
 from feedback.errors import Conflicting, Invalid, NotKnown
 from feedback.opening import scrubbed_captures
 from feedback.review import CLAIM_S, Decision, ReviewDesk
 from feedback.scrub import Scrubber
 from feedback.store import FeedbackStore
+from feedback.tables import REVIEW_ITEMS
+from feedback.types import CapturedChoice
 
 from .conftest import Clock, a_capture, some_feedback
 
@@ -124,3 +129,45 @@ def test_other_tenants_items_are_not_there(desk: ReviewDesk) -> None:
     for act in (desk.get, lambda t, i: desk.claim(t, i, "x"), lambda t, i: desk.undo(t, i, "x")):
         with pytest.raises(NotKnown):
             act("another", first(desk))
+
+
+def test_a_reviewer_sees_their_own_claims_and_their_own_aliases(desk: ReviewDesk) -> None:
+    item = first(desk)
+    desk.claim(T, item, "ann")
+    assert first(desk) != item
+    opened = {"status": "open"}
+    assert desk.queue(T, opened, me="ann")[0].row["id"] == item
+    assert desk.counts(T, opened, me="ann") == {("support", "flagged"): 3}
+    assert desk.counts(T, opened, me="ben") == {("support", "flagged"): 2}
+    assert len(desk.queue(T, {}, aliases={"support", "triage"})) == 3
+    assert desk.queue(T, {}, aliases={"triage"}) == []
+    assert desk.counts(T, {}, aliases=set()) == {}
+
+
+def test_line_ends_alone_are_no_correction(
+    desk: ReviewDesk, store: FeedbackStore, scrubber: Scrubber
+) -> None:
+    lines = CapturedChoice(index=0, content="One\r\ntwo", finish_reason="stop")
+    store.keep(asyncio.run(scrubbed_captures(scrubber, [a_capture(4, choices=[lines])])))
+    store.submit(some_feedback(4, 4))
+    item = desk.queue(T, {})[-1]
+    assert item.text == "One\r\ntwo"
+    with pytest.raises(Invalid, match="same as the rejected answer"):
+        desk.decide(T, item.row["id"], "ann", Decision("wrong", "One\ntwo"))
+
+
+def test_an_item_that_was_flagged_again_keeps_its_claim_when_the_old_verdict_goes(
+    desk: ReviewDesk, engine: Engine
+) -> None:
+    item = first(desk)
+    desk.decide(T, item, "ann", Decision("correct"))
+    with writing(engine) as connection:  # as a later flag does to what was doubtful before
+        connection.execute(
+            update(REVIEW_ITEMS).where(REVIEW_ITEMS.c.id == item).values(status="open")
+        )
+    desk.claim(T, item, "ben")
+    left = desk.undo(T, item, "ann")
+    assert (left.status, left.row["claimed_by"], left.verdict) == ("claimed", "ben", None)
+    done = desk.decide(T, item, "ben", Decision("skip"))
+    assert done.verdict is not None
+    assert done.verdict["reviewer"] == "ben"

@@ -57,6 +57,11 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, part: str) -> None:
     assert "rows.jsonl, line 2" in str(caught.value)
 
 
+def test_an_optional_null_is_as_if_it_were_not_there() -> None:
+    value = {"id": "a", "instruction": "b", "input": "c", "output": "d", "template_id": None}
+    assert parse_row(value) == Row("a", "b", "c", "d")
+
+
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("\n", encoding="utf-8")
