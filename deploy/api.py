@@ -32,7 +32,19 @@ class AdminApi:
         """POST below /admin/v1: `body` as JSON, or httpx's own options (files)."""
         return self._send("POST", path, **(options or {"json": body or {}}))
 
+    def put(self, path: str, content: bytes) -> Any:
+        """PUT below /admin/v1 what is not JSON."""
+        return self._send("PUT", path, content=content)
+
+    def text(self, path: str) -> str:
+        """GET below /admin/v1 what is not JSON."""
+        return self._response("GET", path).text
+
     def _send(self, method: str, path: str, **options: Any) -> Any:
+        response = self._response(method, path, **options)
+        return response.json() if response.content else None
+
+    def _response(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = self._http.request(method, f"/admin/v1{path}", **options)
         except httpx.ConnectError:
@@ -42,7 +54,7 @@ class AdminApi:
         except httpx.HTTPError as error:
             raise ApiError(f"{method} {path}: {type(error).__name__}: {error}") from None
         if response.is_success:
-            return response.json() if response.content else None
+            return response
         raise ApiError(_refusal(response))
 
 

@@ -13,6 +13,7 @@ _COMMANDS = {
     "config": ("deploy.commands.config", "Check or show the configuration."),
     "keys": ("deploy.commands.keys", "Create, list and revoke API keys."),
     "adapters": ("deploy.commands.adapters", "Add adapter versions and decide which one serves."),
+    "feedback": ("deploy.commands.feedback", "Import and export rows; the golden set."),
     "trainer": ("deploy.commands.trainer", "Refresh an adapter from what was reviewed."),
     "demo": ("deploy.commands.demo", "Two nights of the whole loop, on made-up tickets."),
     "gateway": ("deploy.commands.gateway", "Run one gateway in the foreground."),

@@ -71,6 +71,18 @@ class Desk:
                 self._dark_until = time.monotonic() + _DARK
         return await self._put_now(feedback)
 
+    async def alias_of(self, tenant: str, response_id: str) -> str | None:
+        """Tell which alias was called for an answer; None where that is not known by now."""
+        if time.monotonic() < self._dark_until:
+            return None
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                known = await self.look_up(tenant, response_id)
+        except (StoreAway, TimeoutError):
+            self._dark_until = time.monotonic() + _DARK
+            return None
+        return str(known.capture["alias"]) if known.capture is not None else None
+
     async def look_up(self, tenant: str, response_id: str) -> Answered:
         """Tell what is known of an answer. Raises `StoreAway`."""
         return await asyncio.to_thread(self._store.look_up, tenant, response_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, RowMapping
@@ -52,20 +52,36 @@ class Jobs:
             return _need(repository.get(connection, tenant, job_id), job_id)
 
     def find(
-        self, tenant: str, alias: str | None, state: str | None, limit: int
+        self,
+        tenant: str,
+        alias: str | None,
+        state: str | None,
+        limit: int,
+        *,
+        aliases: Collection[str] | None = None,
     ) -> Sequence[RowMapping]:
-        """Give jobs, the newest first."""
+        """Give jobs, the newest first; with `aliases`, of these only."""
         with reading(self._engine) as connection:
-            return repository.find(connection, tenant, alias, state, limit)
+            return repository.find(connection, tenant, alias, state, limit, aliases)
 
     def claim(
-        self, tenant: str, holder: str, kinds: Sequence[str], job_id: str | None = None
+        self,
+        tenant: str,
+        holder: str,
+        kinds: Sequence[str],
+        job_id: str | None = None,
+        *,
+        aliases: Collection[str] | None = None,
     ) -> Job | None:
-        """Take the oldest job that waits, or whose trainer is gone, or that is the holder's own."""
+        """Take the job that the holder has, else the oldest that waits or whose trainer is gone.
+
+        With `aliases`, one of these only. None where there is nothing to take.
+        """
         with writing(self._engine) as connection:
             now = self._clock(connection)
+            wanted = repository.Wanted(tenant, holder, kinds, job_id, aliases)
             while True:
-                found = repository.claimable(connection, tenant, holder, kinds, job_id, now)
+                found = repository.claimable(connection, wanted, now)
                 if found is None:
                     return None
                 values = {"state": "running", "lease_holder": holder, "lease_until": now + LEASE_S}

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, RowMapping, and_, or_, select, text, update
+from sqlalchemy import Connection, RowMapping, and_, case, or_, select, text, update
 
 from feedback.tables import JOBS
 
 _LOCK = 0x6A6F6273
 """The advisory lock under which jobs are added, on PostgreSQL; SQLite has one writer anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which job a trainer asks for; None leaves `job_id` or `aliases` open."""
+
+    tenant: str
+    holder: str
+    kinds: Sequence[str]
+    job_id: str | None = None
+    aliases: Collection[str] | None = None
 
 
 def lock(connection: Connection) -> None:
@@ -34,12 +46,19 @@ def get(
 
 
 def find(
-    connection: Connection, tenant: str, alias: str | None, state: str | None, limit: int
+    connection: Connection,
+    tenant: str,
+    alias: str | None,
+    state: str | None,
+    limit: int,
+    aliases: Collection[str] | None,
 ) -> Sequence[RowMapping]:
     """Give jobs, the newest first."""
     query = select(JOBS).where(JOBS.c.tenant == tenant)
     if alias is not None:
         query = query.where(JOBS.c.alias == alias)
+    if aliases is not None:
+        query = query.where(JOBS.c.alias.in_(aliases))
     if state is not None:
         query = query.where(JOBS.c.state == state)
     query = query.order_by(JOBS.c.created_at.desc(), JOBS.c.id).limit(limit)
@@ -57,21 +76,19 @@ def unfinished(connection: Connection, tenant: str, kind: str, alias: str) -> Ro
     return connection.execute(query.limit(1)).mappings().first()
 
 
-def claimable(
-    connection: Connection,
-    tenant: str,
-    holder: str,
-    kinds: Sequence[str],
-    job_id: str | None,
-    now: float,
-) -> str | None:
-    """Give the id of the oldest job that this holder may take."""
+def claimable(connection: Connection, wanted: Wanted, now: float) -> str | None:
+    """Give the id of the job that is to be taken: the holder's own, else the oldest free one."""
     query = select(JOBS.c.id).where(
-        JOBS.c.tenant == tenant, JOBS.c.kind.in_(kinds), _free(holder, now)
+        JOBS.c.tenant == wanted.tenant,
+        JOBS.c.kind.in_(wanted.kinds),
+        _free(wanted.holder, now),
     )
-    if job_id is not None:
-        query = query.where(JOBS.c.id == job_id)
-    return connection.scalar(query.order_by(JOBS.c.created_at, JOBS.c.id).limit(1))
+    if wanted.job_id is not None:
+        query = query.where(JOBS.c.id == wanted.job_id)
+    if wanted.aliases is not None:
+        query = query.where(JOBS.c.alias.in_(wanted.aliases))
+    is_own = case((JOBS.c.lease_holder == wanted.holder, 0), else_=1)
+    return connection.scalar(query.order_by(is_own, JOBS.c.created_at, JOBS.c.id).limit(1))
 
 
 def take(connection: Connection, job_id: str, holder: str, values: Mapping[str, Any]) -> bool:

@@ -23,6 +23,7 @@ from gateway.errors import (
     NotFound,
     StoreUnavailable,
 )
+from gateway.registry.repository import BASE_ALIAS
 from gateway.registry.snapshot import Key
 from gateway.serving.http import ClientGone, read_body
 from gateway.serving.ids import minted_at, version_of
@@ -96,6 +97,9 @@ class _FeedbackApi:
             return Response(status_code=499)
         asked = decode(_request, body)
         alias = self._alias_of(asked.response_id, key)
+        if alias == BASE_ALIAS:
+            # Other aliases may lead to the base: the policy of the one that was called holds.
+            alias = await self._desk.alias_of(key.tenant, asked.response_id) or alias
         feedback = self._feedback(asked, key, alias, _idempotency_key(request))
         try:
             kept = await self._desk.submit(feedback)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cronsim import CronSim, CronSimError
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from feedback.settings import FeedbackSettings
 
@@ -60,13 +60,30 @@ class RefreshSettings(_Frozen):
     @classmethod
     def _is_cron(cls, value: str | None) -> str | None:
         if value is not None:
-            try:
-                CronSim(value, datetime.now(UTC))
-            except CronSimError as error:
+            if trouble := _trouble_with(value):
                 raise ValueError(
-                    f"{value!r} is no cron expression ({error}); five fields, such as '0 2 * * *'"
-                ) from None
+                    f"{value!r} is no cron expression ({trouble}); five fields, such as '0 2 * * *'"
+                )
         return value
+
+    @model_validator(mode="after")
+    def _is_for_something(self) -> RefreshSettings:
+        if self.cron is not None and not self.aliases:
+            raise ValueError("cron says when to refresh, and aliases does not say what")
+        return self
+
+
+def _trouble_with(cron: str) -> str | None:
+    """Say what is wrong with a cron expression."""
+    if len(cron.split()) != 5:
+        return "Wrong number of fields"
+    try:
+        next(CronSim(cron, datetime.now(UTC)))
+    except CronSimError as error:
+        return str(error)
+    except StopIteration:
+        return "There is no such day"
+    return None
 
 
 class GatewaySettings(_Frozen):

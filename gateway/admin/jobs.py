@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from feedback.data.service import DataStore
+from feedback.errors import NotKnown
 from feedback.jobs import Jobs
 from feedback.reports import Reports
 from gateway.admin.access import PUBLISHERS, Backstage, backstage, check_sees, needs, sees
@@ -24,15 +25,15 @@ from gateway.admin.jobs_schemas import (
     JobOut,
     RefreshRequest,
     StageRequest,
+    State,
 )
-from gateway.admin.schemas import MAX_INT, ErrorBody
+from gateway.admin.schemas import MAX_INT, ErrorBody, Line
 from gateway.errors import BodyTooLarge, InvalidRequest
 from gateway.registry.errors import AliasNotFound
 from gateway.registry.snapshot import Key
 
 Trainer = Annotated[Key, Depends(needs(*PUBLISHERS))]
 Behind = Annotated[Backstage, Depends(backstage)]
-JobId = Annotated[str, Path(max_length=100)]
 Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
 MAX_EVALUATION = 8 * 1024 * 1024
 
@@ -46,6 +47,21 @@ def _reports(behind: Behind) -> Reports:
 
 
 JobStore = Annotated[Jobs, Depends(_jobs)]
+
+
+def _job_id(
+    job_id: Annotated[str, Path(max_length=100, pattern="^[0-9a-z-]+$")],
+    key: Trainer,
+    jobs: JobStore,
+) -> str:
+    """Give the id of a job; one of an alias that the key does not cover is not known to it."""
+    if key.aliases is not None and not sees(key, jobs.get(key.tenant, job_id)["alias"]):
+        raise NotKnown(f"There is no job {job_id!r}.", param="id")
+    return job_id
+
+
+JobId = Annotated[str, Depends(_job_id)]
+Filter = Annotated[Line | None, Query()]
 ReportStore = Annotated[Reports, Depends(_reports)]
 
 
@@ -98,13 +114,13 @@ def refresh(body: RefreshRequest, key: Trainer, behind: Behind, jobs: JobStore) 
 def list_jobs(
     key: Trainer,
     jobs: JobStore,
-    alias: str | None = None,
-    state: str | None = None,
+    alias: Filter = None,
+    state: State | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> JobList:
     """List jobs, the newest first."""
-    found = jobs.find(key.tenant, alias, state, limit)
-    return JobList(data=[JobOut.of(job) for job in found if sees(key, job["alias"])])
+    found = jobs.find(key.tenant, alias, state, limit, aliases=key.aliases)
+    return JobList(data=[JobOut.of(job) for job in found])
 
 
 def get_job(job_id: JobId, key: Trainer, jobs: JobStore) -> JobOut:
@@ -114,7 +130,7 @@ def get_job(job_id: JobId, key: Trainer, jobs: JobStore) -> JobOut:
 
 def claim(body: ClaimRequest, key: Trainer, jobs: JobStore) -> Any:
     """Take the oldest job that waits, or whose trainer is gone; 204 where there is none."""
-    job = jobs.claim(key.tenant, body.holder, body.kinds, body.job_id)
+    job = jobs.claim(key.tenant, body.holder, body.kinds, body.job_id, aliases=key.aliases)
     return JobOut.of(job) if job is not None else Response(status_code=204)
 
 
@@ -181,7 +197,7 @@ def add_gate(body: GateRequest, key: Trainer, reports: ReportStore) -> GateOut:
     return GateOut.of(reports.add_gate(key.tenant, body.model_dump()))
 
 
-def list_gates(key: Trainer, reports: ReportStore, alias: str | None = None) -> GateList:
+def list_gates(key: Trainer, reports: ReportStore, alias: Filter = None) -> GateList:
     """List gates' reports, the newest first."""
     found = reports.gates(key.tenant, alias)
     return GateList(data=[GateOut.of(row) for row in found if sees(key, row["alias"])])
@@ -191,4 +207,7 @@ def get_gate(
     gate_id: Annotated[int, Path(ge=1, le=MAX_INT)], key: Trainer, reports: ReportStore
 ) -> GateOut:
     """Give a gate's report."""
-    return GateOut.of(reports.get_gate(key.tenant, gate_id))
+    found = reports.get_gate(key.tenant, gate_id)
+    if not sees(key, found["alias"]):
+        raise NotKnown(f"There is no gate report {gate_id}.")
+    return GateOut.of(found)

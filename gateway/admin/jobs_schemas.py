@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import RowMapping
 
 from gateway.admin.schemas import Line, Number
 
 Name = Annotated[Line, Field(min_length=1)]
+# A trainer's job must end however long its trouble's text is, and PostgreSQL refuses NUL.
+Reason = Annotated[str, AfterValidator(lambda text: text.replace("\0", "")[:10_000])]
 State = Literal["queued", "running", "done", "failed", "skipped", "cancelled"]
 
 
@@ -32,8 +34,8 @@ class ClaimRequest(_Asked):
     """Who wants a job, and of which kinds; `job_id` for one job only."""
 
     holder: Name
-    kinds: list[str] = ["refresh"]
-    job_id: str | None = None
+    kinds: Annotated[list[Name], Field(min_length=1, max_length=20)] = ["refresh"]
+    job_id: Line | None = None
 
 
 class HolderRequest(_Asked):
@@ -60,7 +62,7 @@ class FinishRequest(HolderRequest):
 
     state: Literal["done", "failed", "skipped"]
     result: dict[str, Any] | None = None
-    reason: str | None = None
+    reason: Reason | None = None
 
 
 class CancelRequest(_Asked):
@@ -108,7 +110,7 @@ class GateRequest(_Asked):
     against: Name
     verdict: Literal["PASS", "FAIL", "INCONCLUSIVE"]
     report: dict[str, Any]
-    job_id: str | None = None
+    job_id: Line | None = None
 
 
 class GateOut(_Told):
@@ -140,4 +142,4 @@ class PublishRequest(_Asked):
     """The version to publish, and the job that made it."""
 
     version: Number
-    job_id: str | None = None
+    job_id: Line | None = None

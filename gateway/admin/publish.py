@@ -19,7 +19,6 @@ from gateway.admin.access import (
 )
 from gateway.admin.jobs_schemas import PublishRequest
 from gateway.admin.schemas import AliasOut, ErrorBody
-from gateway.controller.canary import is_driven
 from gateway.errors import Conflict
 from gateway.registry.records import AliasDetail
 from gateway.registry.snapshot import Alias, Key
@@ -92,7 +91,7 @@ def _check_free(found: AliasDetail, number: int, settings: GatewaySettings) -> N
             f"{alias.name}@{number} was rolled back before: only an admin brings it back, by"
             " rollout or promote."
         )
-    if alias.candidate is not None and not is_driven(found.moves[-1]):
+    if alias.candidate is not None and not found.moves[-1].is_driven:
         raise Conflict(
             f"{alias.candidate.model} is being rolled out by hand: promote it or roll it back"
             " first."

@@ -11,7 +11,6 @@ from sqlalchemy import ColumnElement, Engine, and_, func, select
 
 from feedback.db import reading
 from feedback.tables import CAPTURES
-from gateway.registry.records import AliasMove
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Alias, Version
 
@@ -47,11 +46,6 @@ def decide(tally: Tally, needed: int) -> Decision:
     return Decision("go_on", f"{tally.answers} of {needed} answers")
 
 
-def is_driven(move: AliasMove | None) -> bool:
-    """Whether this line of an alias's record began a canary that is the controller's to end."""
-    return move is not None and move.kind == "rollout" and bool(move.detail.get("driven"))
-
-
 class CanaryDriver:
     """One look at all canaries. Blocks: use threads. The alias's record is its only memory."""
 
@@ -77,7 +71,7 @@ class CanaryDriver:
 
     def _look_at(self, alias: Alias, candidate: Version) -> None:
         begun = self._registry.newest_move(alias.tenant, alias.name)
-        if begun is None or not is_driven(begun):
+        if begun is None or not begun.is_driven:
             return
         mine = and_(
             CAPTURES.c.tenant == alias.tenant,

@@ -108,15 +108,16 @@ class Controller:
         """Do a chore again and again while leading; one that fails comes again."""
         trouble = ""
         while True:
-            if self._leadership.held:
-                try:
-                    await asyncio.to_thread(chore.work)
-                    trouble = ""
-                except Exception as error:
-                    said = f"{type(error).__name__}: {error}".splitlines()[0]
-                    if said != trouble:
-                        trouble = said
-                        logger.error("%s fails, and is tried again: %s", chore.name, said)
+            while not self._leadership.held:
+                await asyncio.sleep(min(self._step_s, chore.every_s))
+            try:
+                await asyncio.to_thread(chore.work)
+                trouble = ""
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}".splitlines()[0]
+                if said != trouble:
+                    trouble = said
+                    logger.error("%s fails, and is tried again: %s", chore.name, said)
             await asyncio.sleep(chore.every_s)
 
     async def _configure(self) -> None:

@@ -17,6 +17,9 @@ from gateway.settings import RefreshSettings
 
 logger = logging.getLogger(__name__)
 
+_LOOK_BACK = 100
+"""An alias's newest jobs, among which the schedule looks for its own last one."""
+
 
 def due(cron: str, last: float, now: float) -> bool:
     """Whether a time of `cron` (in UTC) lies after `last` and not after `now`.
@@ -41,19 +44,28 @@ class Schedule:
         self._begun: float | None = None
 
     def step(self) -> None:
-        """Queue what is due, or record why it was skipped."""
+        """Queue what is due, or record why it was skipped.
+
+        An alias that fails keeps none of the others waiting. Raises what went wrong.
+        """
         if self._settings.cron is None:
             return
         now = self._clock()
         if self._begun is None:
             self._begun = now
+        errors: list[Exception] = []
         for alias in self._settings.aliases:
-            if due(self._settings.cron, self._last(alias), now):
-                self._refresh(alias)
+            try:
+                if due(self._settings.cron, self._last(alias), now):
+                    self._refresh(alias)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def _last(self, alias: str) -> float:
         """When the schedule last acted for an alias; the controller's start where it never has."""
-        jobs = self._jobs.find(self._settings.tenant, alias, None, 100)
+        jobs = self._jobs.find(self._settings.tenant, alias, None, _LOOK_BACK)
         times = [job["created_at"] for job in jobs if job["parameters"].get("scheduled")]
         return max(times, default=self._begun or 0.0)
 

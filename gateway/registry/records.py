@@ -82,6 +82,11 @@ class AliasMove:
     actor: str
     at: float
 
+    @property
+    def is_driven(self) -> bool:
+        """Whether this began a canary that is the controller's to end."""
+        return self.kind == "rollout" and bool(self.detail.get("driven"))
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
