@@ -55,7 +55,7 @@ class Sessions:
     def read(self, request: Request, snapshot: Snapshot) -> Session:
         """Give the session of a request. Raises `Unauthenticated`."""
         text, _, mac = request.cookies.get(COOKIE, "").rpartition(".")
-        if not hmac.compare_digest(mac, self._mac("session", text)):
+        if not hmac.compare_digest(mac.encode(), self._mac("session", text).encode()):
             raise Unauthenticated
         key_id, _, until = text.partition(".")
         now = time.time()

@@ -37,7 +37,7 @@ function compare(before, after) {
 
 function show() {
   const parts = compare(answer.textContent, editor.value);
-  diff.hidden = !parts || parts.every(([kind]) => kind === "same");
+  diff.hidden = !parts || !editor.value.trim() || parts.every(([kind]) => kind === "same");
   diff.replaceChildren(
     ...(parts || []).map(([kind, text]) => {
       const node = document.createElement(kind === "same" ? "span" : kind);
@@ -47,26 +47,45 @@ function show() {
   );
 }
 
+let sent = false;
+
+function submit(target, button) {
+  if (!target || sent) return;
+  target.requestSubmit(button);
+}
+
 function press(verdict) {
   const button = form && form.querySelector(`button[value=${verdict}]`);
-  if (button) form.requestSubmit(button);
+  if (button) submit(form, button);
 }
 
 if (editor) {
-  editor.addEventListener("input", show);
-  show();
+  const label = document.getElementById("wrong");
+  const update = () => {
+    show();
+    label.textContent = editor.value.trim() ? "Wrong, save correction" : "Wrong, no correction";
+  };
+  editor.addEventListener("input", update);
+  update();
 }
 
+// One decision a page, however often a key is pressed until the next one is there.
+document.addEventListener("submit", () => (sent = true));
+addEventListener("pageshow", () => (sent = false));
+
 document.addEventListener("keydown", (event) => {
+  // A key that is held down must not decide the next item too.
+  if (event.repeat) return;
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) return press("wrong");
   if (event.target === editor) {
     if (event.key === "Escape") editor.blur();
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press("wrong");
     return;
   }
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
   const verdict = { c: "correct", w: "wrong", u: "unsafe", s: "skip" }[event.key];
   if (verdict) press(verdict);
-  if (event.key === "z") document.getElementById("undo")?.requestSubmit();
+  if (event.key === "z") submit(document.querySelector("form[data-undo]"));
+  if (event.key === "Enter" && event.target === document.body) document.getElementById("begin")?.click();
   if (event.key === "e" && editor) {
     event.preventDefault();
     editor.focus();
