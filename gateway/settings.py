@@ -59,11 +59,10 @@ class RefreshSettings(_Frozen):
     @field_validator("cron")
     @classmethod
     def _is_cron(cls, value: str | None) -> str | None:
-        if value is not None:
-            if trouble := _trouble_with(value):
-                raise ValueError(
-                    f"{value!r} is no cron expression ({trouble}); five fields, such as '0 2 * * *'"
-                )
+        if value is not None and (trouble := _trouble_with(value)):
+            raise ValueError(
+                f"{value!r} is no cron expression ({trouble}); five fields, such as '0 2 * * *'"
+            )
         return value
 
     @model_validator(mode="after")

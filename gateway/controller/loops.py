@@ -108,8 +108,9 @@ class Controller:
         """Do a chore again and again while leading; one that fails comes again."""
         trouble = ""
         while True:
-            while not self._leadership.held:
+            if not self._leadership.held:
                 await asyncio.sleep(min(self._step_s, chore.every_s))
+                continue
             try:
                 await asyncio.to_thread(chore.work)
                 trouble = ""

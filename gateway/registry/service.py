@@ -273,7 +273,8 @@ class Registry(Keys, Fleet):
         """Make a verified version the stable one; the one before stays warm for a rollback.
 
         Number 0 lets the base model answer, for a new alias too. Ends a rollout of the alias.
-        `detail` goes into the alias's record. Raises `InvalidName`, `AliasNotFound`, `VersionNotFound`, `VersionNotReady`.
+        `detail` goes into the alias's record. Raises `InvalidName`, `AliasNotFound`,
+        `VersionNotFound`, `VersionNotReady`.
         """
         check_name(alias)
         with self._change() as connection:
@@ -305,8 +306,8 @@ class Registry(Keys, Fleet):
     ) -> Alias:
         """Send a share (0..1) of the callers to a verified candidate; replaces another rollout.
 
-        Number 0 is the base model. `detail` goes into the alias's record. Raises `AliasNotFound`, `VersionNotFound`,
-        `VersionNotReady`, `Conflict`, `InvalidRequest`.
+        Number 0 is the base model. `detail` goes into the alias's record. Raises `AliasNotFound`,
+        `VersionNotFound`, `VersionNotReady`, `Conflict`, `InvalidRequest`.
         """
         step = lifecycle.Rollout(number, weight, detail or {})
         with self._change() as connection:

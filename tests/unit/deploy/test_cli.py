@@ -121,6 +121,17 @@ def test_promote_waits_for_the_proof(gateway: Gateway, monkeypatch: pytest.Monke
     assert gateway.asked[-1] == ("POST /admin/v1/adapters/support/promote", b'{"version":2}')
 
 
+def test_the_base_needs_no_proof(gateway: Gateway) -> None:
+    for what, more in (("promote", []), ("rollout", ["--steps", "0.5"])):
+        gateway.answers[f"POST /admin/v1/adapters/support/{what}"] = [httpx.Response(200, json={})]
+        result = CliRunner().invoke(cli, ["adapters", what, "support", "0", *more])
+        assert result.exit_code == 0, result.output
+    assert [asked for asked, _ in gateway.asked] == [
+        "POST /admin/v1/adapters/support/promote",
+        "POST /admin/v1/adapters/support/rollout",
+    ]
+
+
 def test_promote_refuses_what_was_rejected(gateway: Gateway) -> None:
     gateway.answers["GET /admin/v1/adapters/support"] = [alias("rejected")]
     result = CliRunner().invoke(cli, ["adapters", "promote", "support", "2"])

@@ -126,3 +126,46 @@ def test_the_newest_verdict_counts(engine: Engine, clock: Clock) -> None:
     assert reports.verdict(T, "support", "support@2", "base") is None
     assert reports.get_gate(T, first["id"])["verdict"] == "FAIL"
     assert len(reports.gates(T, "support")) == 2
+
+
+def test_ones_own_job_comes_before_those_that_wait(jobs: Jobs, clock: Clock) -> None:
+    first = jobs.add(T, "refresh", "a", {})["id"]
+    clock.now += 1
+    second = jobs.add(T, "refresh", "b", {})["id"]
+    assert jobs.claim(T, "one", ["refresh"], second) is not None
+    claimed = jobs.claim(T, "one", ["refresh"])  # it was restarted, and goes on with its own
+    assert claimed is not None
+    assert claimed["id"] == second
+    other = jobs.claim(T, "two", ["refresh"])
+    assert other is not None
+    assert other["id"] == first
+
+
+def test_only_some_aliases_and_kinds(jobs: Jobs) -> None:
+    jobs.add(T, "refresh", "a", {})
+    assert jobs.claim(T, "one", ["refresh"], aliases={"b"}) is None
+    assert jobs.claim(T, "one", ["export"]) is None
+    assert jobs.find(T, None, None, 10, aliases={"b"}) == []
+    assert len(jobs.find(T, None, None, 10, aliases={"a", "b"})) == 1
+    assert jobs.claim(T, "one", ["refresh"], aliases={"a"}) is not None
+
+
+def test_of_those_who_ask_for_a_refresh_at_once_one_is_first(jobs: Jobs) -> None:
+    def ask(_: int) -> bool:
+        try:
+            jobs.add(T, "refresh", "support", {})
+        except Conflicting:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(ask, range(8))) == 1
+
+
+def test_of_those_who_follow_a_dead_trainer_one_wins(jobs: Jobs, clock: Clock) -> None:
+    jobs.add(T, "refresh", "support", {})
+    jobs.claim(T, "dead", ["refresh"])
+    clock.now += LEASE_S + 1
+    with ThreadPoolExecutor(8) as pool:
+        claims = list(pool.map(lambda n: jobs.claim(T, f"trainer-{n}", ["refresh"]), range(8)))
+    assert sum(claim is not None for claim in claims) == 1

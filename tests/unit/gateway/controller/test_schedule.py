@@ -77,7 +77,34 @@ def test_each_night_is_run_once_or_skipped_with_its_reason(engine: Engine) -> No
     assert f"queued already: job {queued[0]['id']}" in newest["reason"]
 
 
-@pytest.mark.parametrize("cron", ["", "often", "61 * * * *", "0 2 * *"])
+@pytest.mark.parametrize(
+    "cron", ["", "often", "61 * * * *", "0 2 * *", "* * * * * *", "0 0 30 2 *", "0 0 31 4,6 *"]
+)
 def test_a_wrong_expression_is_named(cron: str) -> None:
     with pytest.raises(ValidationError, match="is no cron expression"):
-        RefreshSettings(cron=cron)
+        RefreshSettings(cron=cron, aliases=("support",))
+
+
+def test_a_time_without_aliases_is_a_mistake() -> None:
+    with pytest.raises(ValidationError, match="aliases does not say what"):
+        RefreshSettings(cron="0 2 * * *")
+
+
+def test_one_alias_in_trouble_holds_up_no_other(engine: Engine) -> None:
+    now = TWO - HOUR
+    settings = RefreshSettings(cron="0 2 * * *", aliases=("a", "b"), minimum_new=3)
+    schedule = Schedule(engine, settings, lambda: now)
+    schedule.step()
+
+    class Broken(DataStore):
+        def count_new(self, tenant: str, alias: str) -> int:
+            if alias == "a":
+                raise ValueError("no luck")
+            return super().count_new(tenant, alias)
+
+    now = TWO
+    schedule._data = Broken(engine)
+    with pytest.raises(ValueError, match="no luck"):
+        schedule.step()
+    (skipped,) = Jobs(engine).find("default", None, None, 10)
+    assert skipped["alias"] == "b"

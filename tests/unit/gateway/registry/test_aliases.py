@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Conflict, InvalidRequest
-from gateway.registry.errors import AliasNotFound, VersionNotFound, VersionNotReady
+from gateway.registry.errors import AliasNotFound, InvalidName, VersionNotFound, VersionNotReady
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Alias, VersionState
 
@@ -232,3 +232,33 @@ def test_any_sequence_keeps_an_alias_sound(
         assert all(v is None or not v.draining for v in (alias.stable, alias.previous))
         assert registry.revision() >= revision
         revision = registry.revision()
+
+
+def test_the_base_is_a_version_of_any_alias(registry: Registry, shelf: Shelf) -> None:
+    assert leads(registry.promote("default", "support", 0, "me")) == (0, None, None, 0.0)
+    again = registry.revision()
+    registry.promote("default", "support", 0, "me")
+    assert registry.revision() == again
+    assert not registry.has_alias("another", "support")
+    shelf.add()
+    assert leads(registry.set_rollout("default", "support", 1, 0.2)) == (0, None, 1, 0.2)
+    assert leads(registry.promote("default", "support", 1)) == (1, 0, None, 0.0)
+    assert leads(registry.rollback("default", "support")) == (0, 1, None, 0.0)
+    assert leads(registry.rollback("default", "support")) == (1, 0, None, 0.0)
+    assert leads(registry.set_rollout("default", "support", 0, 0.5)) == (1, 0, 0, 0.5)
+    assert leads(registry.promote("default", "support", 0)) == (0, 1, None, 0.0)
+    moves = registry.describe("default", "support").moves
+    assert [(move.kind, move.from_version, move.to_version) for move in moves] == [
+        ("promote", None, 0),
+        ("rollout", 0, 1),
+        ("promote", 0, 1),
+        ("rollback", 1, 0),
+        ("rollback", 0, 1),
+        ("rollout", 1, 0),
+        ("promote", 1, 0),
+    ]
+    assert registry.newest_move("default", "support") == moves[-1]
+    with pytest.raises(Conflict):
+        registry.promote("default", "base", 0)
+    with pytest.raises(InvalidName):
+        registry.promote("default", "No Name", 0)

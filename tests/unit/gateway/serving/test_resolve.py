@@ -1,6 +1,7 @@
 """An alias leads to one version; a rollout sticks to its callers."""
 
 import itertools
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -95,3 +96,18 @@ def test_a_rollout_is_sticky_and_a_higher_weight_only_moves_callers_to_the_candi
         moved.append(chosen)
     for smaller, larger in itertools.pairwise(moved):
         assert smaller <= larger
+
+
+def test_the_base_answers_for_an_alias() -> None:
+    base = replace(version(0), tenant="*", alias="base")
+    held = snapshot(version(1), stable=base, candidate=version(1), weight=0.5)
+    assert call("support", replace_weight(held, 0.0)).is_base
+    assert not call("support", replace_weight(held, 1.0)).is_base
+    assert call("support@0", held) is base
+    with pytest.raises(ModelNotFound):  # it never led there
+        call("support@0", snapshot(version(1), stable=version(1)))
+
+
+def replace_weight(held: Snapshot, weight: float) -> Snapshot:
+    ((place, alias),) = held.aliases.items()
+    return replace(held, aliases={place: replace(alias, weight=weight)})

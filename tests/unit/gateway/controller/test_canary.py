@@ -1,0 +1,208 @@
+"""Canaries over a real registry and store: decided by what the captures say, in any process."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, insert
+
+from deploy.migrations import upgrade
+from feedback.db import make_engine, writing
+from feedback.tables import CAPTURES
+from gateway.controller.canary import ACTOR, CanaryDriver
+from gateway.errors import GatewayError
+from gateway.registry.records import AliasMove
+from gateway.registry.service import Registry
+from gateway.registry.snapshot import Alias, Version, VersionState
+from tests.unit.gateway.registry.adapter_files import BASE, write_adapter
+
+T = "default"
+NOW = 1_800_000_000.0
+DRIVEN = {"driven": True, "answers": 3, "job_id": "job-1", "gate_id": 7}
+BLOCK = {"stage": "output", "action": "block"}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    url = f"sqlite:///{tmp_path}/adapterloop.db"
+    upgrade(url)
+    engine = make_engine(url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def registry(engine: Engine, tmp_path: Path) -> Registry:
+    registry = Registry(engine, tmp_path / "storage", base_model=BASE, clock=lambda _: NOW)
+    registry.prepare()
+    return registry
+
+
+@pytest.fixture
+def driver(registry: Registry, engine: Engine) -> CanaryDriver:
+    return CanaryDriver(registry, engine)
+
+
+@pytest.fixture
+def candidate(registry: Registry, tmp_path: Path) -> Callable[..., Version]:
+    """Gives a verified version of an alias that the base answers for."""
+    fills = itertools.count(1)
+
+    def make(alias: str = "support") -> Version:
+        fill = next(fills)
+        registry.promote(T, alias, 0)
+        version = registry.register(T, alias, write_adapter(tmp_path / f"a-{fill}", fill=fill))
+        return registry.set_state(version.id, VersionState.CANDIDATE)
+
+    return make
+
+
+@pytest.fixture
+def say(engine: Engine) -> Callable[..., None]:
+    """Puts answers of a version into the store."""
+    ids = itertools.count(1)
+
+    def put(version: Version, *, times: int = 1, **changes: object) -> None:
+        for _ in range(times):
+            values = {
+                "id": f"chatcmpl-{next(ids):048x}",
+                "tenant": version.tenant,
+                "alias": version.alias,
+                "version": version.number,
+                "version_id": version.id,
+                "key_id": 1,
+                "worker": "w",
+                "route": "/v1/chat/completions",
+                "messages": [],
+                "parameters": {},
+                "choices": [],
+                "usage": {},
+                "outcome": "ok",
+                "audit": [],
+                "started": NOW + 1,
+                "duration": 1.0,
+                "reasons": [],
+                "inclusion_probability": 0.0,
+                "keep_until": NOW * 2,
+                "request_id": "r",
+                "scrubber": "s",
+                **changes,
+            }
+            with writing(engine) as connection:
+                connection.execute(insert(CAPTURES).values(**values))
+
+    return put
+
+
+def newest(registry: Registry, alias: str = "support") -> AliasMove:
+    move = registry.newest_move(T, alias)
+    assert move is not None
+    return move
+
+
+def leads(alias: Alias) -> tuple[int | None, int | None]:
+    return tuple(v.number if v else None for v in (alias.stable, alias.candidate))  # type: ignore[return-value]
+
+
+def test_only_answers_of_this_canary_count(
+    registry: Registry,
+    driver: CanaryDriver,
+    candidate: Callable[..., Version],
+    say: Callable[..., None],
+    engine: Engine,
+) -> None:
+    version = candidate()
+    say(version, times=5, started=NOW - 1)  # pinned calls before it began
+    registry.set_rollout(T, "support", 1, 0.2, "trainer", DRIVEN)
+    say(version, times=5, version_id=99)  # the stable version's
+    say(version, times=5, tenant="another")
+    say(version, times=5, alias="other")
+    for outcome in ("client_gone", "no_worker", "content_policy_violation", "guards_unavailable"):
+        say(version, outcome=outcome)
+    say(version, times=2)
+    driver.step()
+    assert leads(registry.alias(T, "support")) == (0, 1)
+    say(version, audit=[BLOCK])  # a guard did its work: told, and no fault
+    CanaryDriver(registry, engine).step()  # another leader knows as much
+    assert leads(registry.alias(T, "support")) == (1, None)
+    move = newest(registry)
+    assert (move.kind, move.from_version, move.to_version, move.actor) == ("promote", 0, 1, ACTOR)
+    assert move.detail == {
+        "answers": 3,
+        "hard_faults": 0,
+        "blocked": 1,
+        "needed": 3,
+        "reason": "3 answers without a hard fault",
+        "job_id": "job-1",
+    }
+    driver.step()
+    assert newest(registry) == move  # nothing is done twice
+
+
+def test_a_hard_fault_rolls_back_even_after_enough_answers(
+    registry: Registry,
+    driver: CanaryDriver,
+    candidate: Callable[..., Version],
+    say: Callable[..., None],
+) -> None:
+    version = candidate()
+    registry.set_rollout(T, "support", 1, 0.2, "trainer", DRIVEN)
+    say(version, times=9)
+    say(version, outcome="worker_failed")
+    driver.step()
+    assert leads(registry.alias(T, "support")) == (0, None)
+    move = newest(registry)
+    assert (move.kind, move.from_version, move.to_version) == ("rollback", 1, 0)
+    assert (move.detail["hard_faults"], move.detail["answers"]) == (1, 9)
+
+
+def test_what_people_start_or_end_is_theirs(
+    registry: Registry,
+    driver: CanaryDriver,
+    candidate: Callable[..., Version],
+    say: Callable[..., None],
+) -> None:
+    version = candidate()
+    registry.set_rollout(T, "support", 1, 0.2, "trainer", DRIVEN)
+    registry.rollback(T, "support", "a person")
+    say(version, times=9)
+    driver.step()
+    assert leads(registry.alias(T, "support")) == (0, None)
+    registry.set_rollout(T, "support", 1, 0.5, "a person", {"steps": [0.5]})
+    driver.step()
+    assert leads(registry.alias(T, "support")) == (0, 1)
+
+
+def test_a_person_who_is_quicker_wins(
+    registry: Registry, candidate: Callable[..., Version]
+) -> None:
+    """The driver has decided, and meanwhile someone sets another share for the same version."""
+    candidate()
+    registry.set_rollout(T, "support", 1, 0.2, "trainer", DRIVEN)
+    begun = newest(registry)
+    registry.set_rollout(T, "support", 1, 0.5, "a person", {"steps": [0.5]})
+    for promote in (True, False):
+        assert not registry.end_rollout(
+            T, "support", 1, begun, actor=ACTOR, promote=promote, detail={}
+        )
+    assert leads(registry.alias(T, "support")) == (0, 1)
+
+
+def test_one_alias_in_trouble_holds_up_no_other(
+    registry: Registry,
+    driver: CanaryDriver,
+    candidate: Callable[..., Version],
+    say: Callable[..., None],
+) -> None:
+    for alias in ("a", "b"):
+        version = candidate(alias)
+        registry.set_rollout(T, alias, 1, 0.2, "trainer", DRIVEN)
+        say(version, times=3)
+    registry.set_state(registry.version(T, "a", 1).id, VersionState.VERIFYING)
+    with pytest.raises(GatewayError, match="a@1 is verifying"):
+        driver.step()
+    assert leads(registry.alias(T, "a")) == (0, 1)
+    assert leads(registry.alias(T, "b")) == (1, None)
