@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from gateway.errors import GatewayError, GuardsUnavailable, UpstreamFailed
+from gateway.errors import GatewayError, GuardsUnavailable, NoWorker, UpstreamFailed
 from gateway.serving.call import Call, Draft
 from gateway.serving.events import Event
 from gateway.serving.ids import mint
@@ -92,11 +92,18 @@ async def complete(draft: Draft, deps: Deps, emit: Emit) -> None:
             raise GuardsUnavailable from error
         await emit(draft.turn.withhold())
     except GatewayError as error:
-        draft.outcome = error.code or error.type
+        draft.outcome = _outcome(draft, error)
         raise
     finally:
         await question.close()
         deps.recorder.put(draft)
+
+
+def _outcome(draft: Draft, error: GatewayError) -> str:
+    """Name what became of a call; one that a worker refused, and no other could take, failed."""
+    if isinstance(error, NoWorker) and draft.refusals:
+        return UpstreamFailed.code
+    return error.code or error.type
 
 
 async def _attempt(
