@@ -6,6 +6,7 @@ import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -25,6 +26,8 @@ from gateway.ui import shown
 from gateway.ui.forms import REASONS, SCORES, STATES, decision_of, filters_of, read_form
 from gateway.ui.sessions import ROLES, Session, Sessions
 
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
 PAGE = 50
 _DEFAULT = ("status", "open")
 
@@ -37,13 +40,15 @@ class Pages:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self._templates = Environment(
-            loader=FileSystemLoader(Path(__file__).parent / "templates"),
+            loader=FileSystemLoader(HERE / "templates"),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        digests = {path.name: sha256(path.read_bytes()).hexdigest() for path in STATIC.iterdir()}
         self._templates.globals["shown"] = shown
+        self._templates.globals["static"] = lambda n: f"/ui/static/{n}?v={digests[n][:12]}"
 
     @cached_property
     def _sessions(self) -> Sessions:
@@ -120,6 +125,7 @@ class Pages:
         return self._page(
             "queue.html",
             session=session,
+            me=seen["me"],
             items=items[:PAGE],
             more=items[PAGE - 1].row["id"] if len(items) > PAGE else None,
             filters=filters,

@@ -47,7 +47,7 @@ class Sessions:
             f"{text}.{self._mac('session', text)}",
             max_age=HOURS * 3600,
             path="/ui",
-            secure=request.url.scheme == "https",
+            secure=_is_https(request),
             httponly=True,
             samesite="lax",
         )
@@ -74,3 +74,9 @@ class Sessions:
 
     def _mac(self, purpose: str, text: str) -> str:
         return hmac.new(self._key, f"{purpose}\0{text}".encode(), sha256).hexdigest()
+
+
+def _is_https(request: Request) -> bool:
+    # A proxy in front may speak TLS for us. Who forges this only spoils their own cookie.
+    forwarded = request.headers.get("x-forwarded-proto", "")
+    return request.url.scheme == "https" or forwarded.split(",")[0].strip() == "https"

@@ -63,8 +63,10 @@ def reasoning(item: Item) -> str:
 def why(item: Item) -> list[str]:
     """Say why a reviewer should see this answer."""
     audit = item.answer["audit"] if item.answer is not None else ()
-    guards = [_guard(entry) for entry in audit if entry.get("action") in ("block", "flag")]
-    return [_REASONS.get(item.row["reason"], ""), *dict.fromkeys(guards)]
+    guards = dict.fromkeys(
+        _guard(entry) for entry in audit if entry.get("action") in ("block", "flag")
+    )
+    return [_REASONS.get(item.row["reason"], ""), *guards]
 
 
 def facts(item: Item) -> list[str]:
@@ -75,7 +77,7 @@ def facts(item: Item) -> list[str]:
     told = []
     if answer["confidence_mean"] is not None:
         least = _percent(answer["confidence_min"])
-        told.append(f"confidence {_percent(answer['confidence_mean'])}, least sure word {least}")
+        told.append(f"confidence {_percent(answer['confidence_mean'])}, least sure token {least}")
     told.append(f"answered {datetime.fromtimestamp(answer['started'], UTC):%Y-%m-%d %H:%M} UTC")
     if len(answer["choices"]) > 1:
         told.append(f"the first of {len(answer['choices'])} choices")
@@ -122,7 +124,7 @@ def _guard(entry: Mapping[str, Any]) -> str:
     did = "blocked" if entry["action"] == "block" else "flagged"
     where = "the question" if entry.get("stage") == "input" else "the answer"
     score = f", score {entry['score']:.2f}" if entry.get("score") is not None else ""
-    return f"{entry.get('guard', '?')} {did} {where}: {entry.get('label', '?')}{score}"
+    return f"Guard {entry.get('guard', '?')} {did} {where} ({entry.get('label', '?')}{score})."
 
 
 def _percent(logprob: float | None) -> str:

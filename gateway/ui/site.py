@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
@@ -15,9 +14,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.serving.state import Serving
-from gateway.ui.pages import Pages
+from gateway.ui.pages import STATIC, Pages
 
-STATIC = Path(__file__).parent / "static"
 HEADERS: Mapping[str, str] = {
     "content-security-policy": "default-src 'self'; frame-ancestors 'none'; form-action 'self';"
     " base-uri 'none'; object-src 'none'",
@@ -26,6 +24,8 @@ HEADERS: Mapping[str, str] = {
     "referrer-policy": "same-origin",
     "cache-control": "no-store",
 }
+# Pages name files with their digest, so what was read once stays good.
+_FILES = {"cache-control": "public, max-age=31536000, immutable"}
 
 
 def ui_routes(serving: Serving) -> list[BaseRoute]:
@@ -57,22 +57,25 @@ def _site(pages: Pages) -> Starlette:
             Route(item, pages.guarded(pages.item), methods=["GET"]),
             Route(item, pages.guarded(pages.decide), methods=["POST"]),
             Route(f"{item}/undo", pages.guarded(pages.undo), methods=["POST"]),
-            Mount("/static", StaticFiles(directory=STATIC)),
+            Mount("/static", _Secured(StaticFiles(directory=STATIC), _FILES)),
         ],
         exception_handlers={HTTPException: missing, Exception: unexpected},
     )
 
 
 class _Secured:
-    """Puts the same headers on every answer of an application, files and errors too."""
+    """Puts headers on every answer of an application, files and errors too; its own stay."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str] = HEADERS) -> None:
         self._app = app
+        self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def secured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         await self._app(scope, receive, secured)

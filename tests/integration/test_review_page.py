@@ -120,6 +120,7 @@ def test_an_answer_is_corrected_by_hand_and_stands_in_the_next_data_set(
     assert page.locator("#diff ins").inner_text() == "9"
     picture(page, "item")
 
+    page.wait_for_load_state()
     page.keyboard.press("e")
     editor.fill(ANSWER)
     page.keyboard.press("Control+Enter")  # nothing was changed: refused, and nothing is lost
@@ -128,6 +129,7 @@ def test_an_answer_is_corrected_by_hand_and_stands_in_the_next_data_set(
     page.keyboard.press("Control+Enter")
     page.get_by_text(f"Item {item['id']} is decided.").wait_for()
     picture(page, "decided")
+    page.wait_for_load_state()  # keys come with the script
     page.keyboard.press("z")
     page.get_by_label("What should it have been?").fill(CORRECTION)
     page.get_by_role("button", name="Wrong, save correction").click()

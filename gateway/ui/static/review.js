@@ -32,7 +32,30 @@ function compare(before, after) {
       parts.push(["ins", b[j++]]);
     }
   }
-  return parts;
+  return grouped(parts);
+}
+
+// A changed phrase reads better as one phrase out, one in: a blank between two changes goes along.
+function grouped(parts) {
+  const groups = [];
+  let [gone, come] = ["", ""];
+  const close = () => {
+    if (gone) groups.push(["del", gone]);
+    if (come) groups.push(["ins", come]);
+    [gone, come] = ["", ""];
+  };
+  parts.forEach(([kind, text], at) => {
+    const next = parts[at + 1];
+    const between = kind === "same" && /^\s+$/.test(text) && gone && come && next && next[0] !== "same";
+    if (kind === "del" || between) gone += text;
+    if (kind === "ins" || between) come += text;
+    if (kind === "same" && !between) {
+      close();
+      groups.push([kind, text]);
+    }
+  });
+  close();
+  return groups;
 }
 
 function show() {

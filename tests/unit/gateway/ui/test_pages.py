@@ -110,9 +110,9 @@ async def test_it_says_why_an_answer_is_here(house: House, ann: Visitor) -> None
     entry = {"guard": "toxicity", "label": "insult", "score": 0.934, "stage": "output"}
     audit = [entry | {"action": "block"}, entry | {"action": "annotate", "label": "calm"}]
     page = await ann.get(f"/ui/review/{house.item(1, 'guarded', audit=audit)}")
-    assert "toxicity blocked the answer: insult, score 0.93" in page
+    assert "Guard toxicity blocked the answer (insult, score 0.93)." in page
     assert "calm" not in page
-    assert "confidence 61%, least sure word 14%" in page
+    assert "confidence 61%, least sure token 14%" in page
     page = await ann.get(f"/ui/review/{house.item(2, 'audit')}")
     assert "Drawn at random" in page
 
@@ -168,7 +168,9 @@ async def test_what_another_has_is_theirs(house: House, ann: Visitor, visit: Vis
     ben = visit()
     await ben.sign_in(house.key("admin"))
     await ann.get(f"/ui/review/{item}")
-    assert "Question 1?" in await ann.get("/ui/review")  # one's own claim stays in sight
+    mine = await ann.get("/ui/review")  # one's own claim stays in sight
+    assert "Question 1?" in mine
+    assert "yours now" in mine
     assert "Question 1?" not in await ben.get("/ui/review")
     assert "has this item for another" in await ben.get(f"/ui/review/{item}")
     assert (await ben.post(f"/ui/review/{item}", verdict="correct")).status_code == 409
@@ -215,7 +217,7 @@ async def test_every_answer_is_secured(house: House, ann: Visitor, visit: Visit)
         (visit(), "/ui"),
         (visit(), "/ui/sign-in"),
         (ann, "/ui/review"),
-        (ann, "/ui/static/review.js"),
+        (ann, "/ui/static/none.js"),
         (ann, "/ui/nowhere"),
     ):
         headers = (await visitor.http.get(path)).headers
@@ -224,6 +226,16 @@ async def test_every_answer_is_secured(house: House, ann: Visitor, visit: Visit)
         assert headers["x-frame-options"] == "DENY"
         assert headers["cache-control"] == "no-store"
         assert headers["referrer-policy"] == "same-origin"
+
+
+async def test_files_are_kept_by_browsers_until_they_change(house: House, ann: Visitor) -> None:
+    page = await ann.get("/ui/review")
+    for name in ("review.js", "style.css", "icon.svg"):
+        (address,) = {part for part in page.split('"') if part.startswith(f"/ui/static/{name}?v=")}
+        file = await ann.http.get(address)
+        assert file.status_code == 200
+        assert "immutable" in file.headers["cache-control"]
+        assert file.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_the_address_leads_to_the_queue(house: House, ann: Visitor) -> None:

@@ -24,6 +24,15 @@ async def test_a_session_holds_no_key_and_is_bound_to_the_site(house: House, vis
     assert begun.headers["location"] == "/ui/review"
 
 
+async def test_the_cookie_is_secure_where_the_page_is(house: House, visit: Visit) -> None:
+    visitor, key = visit(), {"key": house.key()}
+    plain = "http://gateway.test/ui/sign-in"
+    begun = await visitor.http.post(plain, data=key)
+    assert "Secure" not in begun.headers["set-cookie"]
+    begun = await visitor.http.post(plain, data=key, headers={"x-forwarded-proto": "https"})
+    assert "Secure" in begun.headers["set-cookie"]
+
+
 @pytest.mark.parametrize("role", ["app", "trainer"])
 async def test_other_roles_do_not_sign_in(house: House, visit: Visit, role: str) -> None:
     expired = house.key(expires_at=time.time() - 1)
