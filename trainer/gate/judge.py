@@ -1,217 +1,196 @@
-"""The gate: may this candidate take the place of that version?
-
-Both answered the same golden items, so each item is its own control. A slice that the refresh is
-for must be shown to be better; every other must be shown to be at most its margin worse.
-"""
+"""The gate: whether a candidate may ship, by paired comparison on the golden set."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, zip_longest
 
 from trainer.errors import GateError
 from trainer.evaluation import Answer, Evaluation
 from trainer.gate.policy import GatePolicy
-from trainer.gate.reasons import Finding, explain
-from trainer.gate.report import Compared, Example, GateReport, Role, SliceReport, Verdict, title
+from trainer.gate.report import Change, GateReport, Mean, Role, SliceResult, Verdict
 from trainer.gate.statistics import detectable, holm, mcnemar, paired_interval
 from trainer.metrics import exact_match, f1
 
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Both answers to one item, and how right they are: before and after."""
+    """Both answers to one item, and whether each is right."""
 
-    before: Answer
-    after: Answer
-    exact: tuple[bool, bool]
-    f1: tuple[float, float]
+    new: Answer
+    old: Answer
+    new_right: bool
+    old_right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """A slice before the p-values of all slices are adjusted."""
+
+    name: str
+    pairs: Sequence[_Pair]
+    role: Role
+    p: float
 
 
 def judge(
     candidate: Evaluation, against: Evaluation, policy: GatePolicy, target: frozenset[str]
 ) -> GateReport:
-    """Compare a candidate with another version on the golden set that both answered.
+    """Compare two evaluations of the same golden items, slice by slice.
 
-    `target` names the slices that the refresh is for, unless the policy names them. PASS only where
-    every slice passes and one had to be better. Raises `GateError` where the two evaluations are
-    not of the same items.
+    Slices that the refresh aims at (`target`, unless the policy names them) must get better: the
+    lower bound of the difference above 0, and McNemar's p, adjusted by Holm, below alpha. All
+    others must not get worse by the margin: the lower bound above its negative. Raises
+    `GateError`.
     """
-    slices = _pairs(candidate, against)
-    named = frozenset(policy.superiority) or target
-    findings = _findings(slices, named, policy)
-    reports = tuple(_report(finding) for finding in findings)
-    verdict = _overall(reports)
+    pairs = _paired(candidate, against)
+    compared = []
+    for name, own in sorted(pairs.items()):
+        role: Role = "superiority" if policy.must_improve(name, target) else "non-inferiority"
+        gains, losses = _discordant(own)
+        compared.append(_Compared(name, own, role, mcnemar(gains, losses)))
+    tested = [one for one in compared if one.role == "superiority"]
+    adjusted = dict(zip((o.name for o in tested), holm([o.p for o in tested]), strict=True))
+    slices = {one.name: _slice(one, adjusted.get(one.name), policy) for one in compared}
+    verdict, reasons = _overall(slices, bool(tested))
+    every = [pair for own in pairs.values() for pair in own]
     return GateReport(
         candidate=candidate.version,
         against=against.version,
-        verdict=verdict,
         golden_digest=candidate.golden_digest,
-        slices=reports,
-        reasons=_reasons(verdict, reports, named),
-        fixed=_changed(slices, policy.examples, (False, True)),
-        broken=_changed(slices, policy.examples, (True, False)),
-        policy=policy.model_dump(mode="json"),
+        verdict=verdict,
+        slices=slices,
+        reasons=reasons,
+        fixed=_changes(every, policy.examples, to_right=True),
+        broken=_changes(every, policy.examples, to_right=False),
+        policy=policy.model_dump(),
     )
 
 
-def _pairs(candidate: Evaluation, against: Evaluation) -> dict[str, list[_Pair]]:
-    """Pair the answers by item; slices by name, items by id, whatever their order was."""
+def _paired(candidate: Evaluation, against: Evaluation) -> dict[str, list[_Pair]]:
     if candidate.golden_digest != against.golden_digest:
         raise GateError(
-            f"{candidate.version} and {against.version} answered different golden sets: "
-            f"{candidate.golden_digest[:12]} and {against.golden_digest[:12]}"
+            f"{candidate.version} and {against.version} were measured on different golden sets;"
+            " evaluate both on the present one"
         )
-    after, before = _by_item(candidate), _by_item(against)
-    if odd := sorted(after.keys() ^ before.keys()):
-        raise GateError(
-            f"{len(odd)} items are answered by only one of {candidate.version} and "
-            f"{against.version}, such as {odd[0]!r}"
-        )
-    slices: dict[str, list[_Pair]] = defaultdict(list)
-    for item in sorted(after):
-        pair = _pair(before[item], after[item])
-        slices[pair.after.slice].append(pair)
-    return dict(sorted(slices.items()))
+    old = {answer.item_id: answer for answer in against.answers}
+    new = {answer.item_id: answer for answer in candidate.answers}
+    if old.keys() != new.keys():
+        missing = sorted(old.keys() ^ new.keys())[0]
+        raise GateError(f"only one of both answered item {missing!r}; evaluate both again")
+    if not new:
+        raise GateError("there are no answers to compare")
+    pairs: dict[str, list[_Pair]] = defaultdict(list)
+    for item_id in sorted(new):
+        one, other = new[item_id], old[item_id]
+        right = exact_match(one.said, one.expected), exact_match(other.said, other.expected)
+        pairs[one.slice].append(_Pair(one, other, *right))
+    return pairs
 
 
-def _by_item(evaluation: Evaluation) -> dict[str, Answer]:
-    counts = Counter(answer.item_id for answer in evaluation.answers)
-    if not counts:
-        raise GateError(f"{evaluation.version} answered no golden item")
-    item, times = counts.most_common(1)[0]
-    if times > 1:
-        raise GateError(f"{evaluation.version} answered item {item!r} {times} times")
-    return {answer.item_id: answer for answer in evaluation.answers}
+def _discordant(pairs: Sequence[_Pair]) -> tuple[int, int]:
+    gains = sum(pair.new_right and not pair.old_right for pair in pairs)
+    losses = sum(pair.old_right and not pair.new_right for pair in pairs)
+    return gains, losses
 
 
-def _pair(before: Answer, after: Answer) -> _Pair:
-    if (before.slice, before.expected) != (after.slice, after.expected):
-        raise GateError(f"item {after.item_id!r} is not the same item in both evaluations")
-    expected = after.expected
-    return _Pair(
-        before,
-        after,
-        (exact_match(before.said, expected), exact_match(after.said, expected)),
-        (f1(before.said, expected), f1(after.said, expected)),
-    )
-
-
-def _findings(
-    slices: Mapping[str, Sequence[_Pair]], named: Collection[str], policy: GatePolicy
-) -> list[Finding]:
-    """Test every slice; Holm's correction is over those that must be better."""
-    tested = [name for name in slices if name in named]
-    changes = {name: Counter(pair.exact for pair in pairs) for name, pairs in slices.items()}
-    p = {name: mcnemar(each[False, True], each[True, False]) for name, each in changes.items()}
-    adjusted = dict(zip(tested, holm([p[name] for name in tested]), strict=True))
-    return [
-        Finding(
-            name=name,
-            n=len(pairs),
-            fixed=changes[name][False, True],
-            broken=changes[name][True, False],
-            exact_match=_compared([pair.exact for pair in pairs], policy),
-            f1=_compared([pair.f1 for pair in pairs], policy),
-            p=p[name],
-            p_adjusted=adjusted.get(name),
-            role=Role.SUPERIORITY if name in adjusted else Role.NON_INFERIORITY,
-            margin=None if name in adjusted else policy.margin_of(name),
-            detectable=detectable(
-                changes[name][False, True] + changes[name][True, False],
-                len(pairs),
-                # Holm's first step: what the strictest of the tests could see.
-                alpha=policy.alpha / (len(tested) if name in adjusted else 1),
-            ),
-            policy=policy,
-        )
-        for name, pairs in slices.items()
-    ]
-
-
-def _compared(scores: Sequence[tuple[float, float]], policy: GatePolicy) -> Compared:
-    differences = [after - before for before, after in scores]
+def _slice(one: _Compared, p_adjusted: float | None, policy: GatePolicy) -> SliceResult:
+    n, (gains, losses) = len(one.pairs), _discordant(one.pairs)
+    level = {"level": 1 - policy.alpha, "resamples": policy.resamples, "seed": policy.seed}
     interval = paired_interval(
-        differences, level=policy.level, resamples=policy.resamples, seed=policy.seed
+        [pair.new_right - pair.old_right for pair in one.pairs],
+        **level,  # type: ignore[arg-type]
     )
-    n = len(scores)
-    return Compared(
-        candidate=sum(after for _, after in scores) / n,
-        against=sum(before for before, _ in scores) / n,
-        difference=sum(differences) / n,
+    scores = [
+        (f1(pair.new.said, pair.new.expected), f1(pair.old.said, pair.old.expected))
+        for pair in one.pairs
+    ]
+    f1_interval = paired_interval([new - old for new, old in scores], **level)  # type: ignore[arg-type]
+    result = SliceResult(
+        name=one.name,
+        n=n,
+        candidate=sum(pair.new_right for pair in one.pairs) / n,
+        against=sum(pair.old_right for pair in one.pairs) / n,
+        difference=(gains - losses) / n,
         low=interval.low,
         high=interval.high,
+        gains=gains,
+        losses=losses,
+        p=one.p,
+        p_adjusted=p_adjusted,
+        role=one.role,
+        margin=policy.margin_of(one.name),
+        detectable=detectable(gains + losses, n, alpha=policy.alpha),
+        f1=Mean(
+            candidate=sum(new for new, _ in scores) / n,
+            against=sum(old for _, old in scores) / n,
+            low=f1_interval.low,
+            high=f1_interval.high,
+        ),
     )
+    return result.judged(*_verdict(result, policy))
 
 
-def _report(finding: Finding) -> SliceReport:
-    verdict = decide(finding)
-    return SliceReport(
-        name=finding.name,
-        n=finding.n,
-        fixed=finding.fixed,
-        broken=finding.broken,
-        exact_match=finding.exact_match,
-        f1=finding.f1,
-        p=finding.p,
-        p_adjusted=finding.p_adjusted,
-        role=finding.role,
-        margin=finding.margin,
-        detectable=finding.detectable,
-        verdict=verdict,
-        reason=explain(finding, verdict),
+def _verdict(found: SliceResult, policy: GatePolicy) -> tuple[Verdict, str]:
+    told = (
+        f"{found.name or 'all'}: {_points(found.difference)} points"
+        f" ({_points(found.low)} to {_points(found.high)}, {found.n} items)"
     )
+    if found.n < policy.minimum_items:
+        return "INCONCLUSIVE", f"{told}: fewer than {policy.minimum_items} items show nothing"
+    if found.role == "superiority":
+        return _better(found, policy, told)
+    margin = f"{100 * found.margin:.1f} points"
+    if found.low > -found.margin:
+        return "PASS", f"{told}: not worse by {margin}"
+    if found.high < -found.margin:
+        return "FAIL", f"{told}: worse by more than {margin}"
+    return "INCONCLUSIVE", f"{told}: a loss of {margin} cannot be ruled out"
 
 
-def decide(finding: Finding) -> Verdict:
-    """Give a slice's verdict: FAIL where harm is shown, PASS where what it must show is shown."""
-    if finding.harmed or finding.f1_harmed:
-        return Verdict.FAIL
-    if finding.enough and finding.shown and finding.f1_shown:
-        return Verdict.PASS
-    return Verdict.INCONCLUSIVE
+def _better(found: SliceResult, policy: GatePolicy, told: str) -> tuple[Verdict, str]:
+    p = 1.0 if found.p_adjusted is None else found.p_adjusted
+    if found.low > 0 and p < policy.alpha:
+        return "PASS", f"{told}: better (p = {p:.2g})"
+    if found.high < 0 or (p < policy.alpha and found.difference < 0):
+        return "FAIL", f"{told}: worse (p = {p:.2g})"
+    seen = (
+        f"a difference of {100 * found.detectable:.1f} points would have shown"
+        if found.detectable is not None
+        else "so few items can show no difference"
+    )
+    return "INCONCLUSIVE", f"{told}: not shown to be better (p = {p:.2g}); {seen}"
 
 
-def _overall(slices: Sequence[SliceReport]) -> Verdict:
-    verdicts = {each.verdict for each in slices}
-    if Verdict.FAIL in verdicts:
-        return Verdict.FAIL
-    better = any(each.role is Role.SUPERIORITY for each in slices)
-    return Verdict.PASS if verdicts == {Verdict.PASS} and better else Verdict.INCONCLUSIVE
+def _overall(slices: dict[str, SliceResult], has_target: bool) -> tuple[Verdict, tuple[str, ...]]:
+    verdicts = {result.verdict for result in slices.values()}
+    reasons = [result.reason for result in slices.values() if result.verdict != "PASS"]
+    if not has_target:
+        reasons.append("no slice of the golden set is one that this refresh should make better")
+    if "FAIL" in verdicts:
+        return "FAIL", tuple(reasons)
+    if reasons:
+        return "INCONCLUSIVE", tuple(reasons)
+    return "PASS", tuple(result.reason for result in slices.values())
 
 
-def _reasons(
-    verdict: Verdict, slices: Sequence[SliceReport], named: Collection[str]
-) -> tuple[str, ...]:
-    """Give the slices that decided, and what was asked for but is not in the golden set."""
-    reasons = [f"{title(each.name)}: {each.reason}" for each in slices if each.verdict is verdict]
-    present = {each.name for each in slices}
-    reasons += [
-        f"{title(name)}: the golden set has no item of this slice, so nothing is known of it."
-        for name in sorted(set(named) - present)
+def _changes(pairs: Sequence[_Pair], most: int, *, to_right: bool) -> tuple[Change, ...]:
+    changed = [
+        pair for pair in pairs if pair.new_right != pair.old_right and pair.new_right == to_right
     ]
-    if not present & set(named):
-        reasons.append("No slice of the golden set had to be better, so nothing could pass.")
-    return tuple(reasons)
-
-
-def _changed(
-    slices: Mapping[str, Sequence[_Pair]], count: int, kind: tuple[bool, bool]
-) -> tuple[Example, ...]:
-    """Give examples of one kind of change, from all slices in turn."""
-    columns = [[pair for pair in pairs if pair.exact == kind] for pairs in slices.values()]
-    turns = chain.from_iterable(zip_longest(*columns))
-    pairs = islice((pair for pair in turns if pair is not None), count)
     return tuple(
-        Example(
-            item_id=pair.after.item_id,
-            slice=pair.after.slice,
-            prompt=pair.after.prompt,
-            expected=pair.after.expected,
-            before=pair.before.said,
-            after=pair.after.said,
+        Change(
+            item_id=pair.new.item_id,
+            slice=pair.new.slice,
+            prompt=pair.new.prompt,
+            expected=pair.new.expected,
+            before=pair.old.said,
+            after=pair.new.said,
         )
-        for pair in pairs
+        for pair in changed[:most]
     )
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"

@@ -1,150 +1,75 @@
-"""The gate's policy: how sure it must be, and how much worse a slice may be.
-
-A file holds one default and overrides per alias; what neither says is as without a file:
-
-    default: {margin: 0.1}
-    aliases:
-      support:
-        superiority: [triage]
-        slices:
-          facts: {margin: 0.05}
-"""
+"""What the gate asks of a candidate: margins and levels, from a YAML file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trainer.errors import GatePolicyInvalid
 
-Margin = Annotated[float, Field(gt=0, lt=1)]
-Content = Mapping[str, Any]
+
+class SlicePolicy(BaseModel):
+    """What one slice must show."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    margin: float | None = Field(None, gt=0, le=1)
+    must_improve: bool | None = None
 
 
-class _Frozen(BaseModel):
-    # Strict, so that `margin: "0.1"` and `minimum_items: yes` are mistakes, not numbers.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class GatePolicy(BaseModel):
+    """What all slices must show; shares and differences lie between 0 and 1."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-class SlicePolicy(_Frozen):
-    """What holds for one slice in the place of the policy's own numbers."""
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="of both tests; intervals are 1 - alpha")
+    margin: float = Field(0.10, gt=0, le=1, description="a loss that non-inferiority rules out")
+    minimum_items: int = Field(20, ge=2, description="a slice with fewer cannot pass")
+    slices: Mapping[str, SlicePolicy] = {}
+    resamples: int = Field(10_000, ge=1000, le=1_000_000)
+    seed: int = 7
+    examples: int = Field(10, ge=0, description="changed items shown of each kind")
 
-    margin: Margin | None = None
-    minimum_items: int | None = Field(None, ge=1)
-
-
-class GatePolicy(_Frozen):
-    """How the gate decides on one alias. Shares are 0 to 1: a margin of 0.1 is 10 points."""
-
-    alpha: float = Field(0.05, gt=0, le=0.2, description="error rate of tests and intervals")
-    metric: Literal["exact_match"] = "exact_match"
-    margin: Margin = Field(0.10, description="exact match that a slice may lose, unproven")
-    f1_margin: Margin | None = Field(None, description="the same for F1; without: only reported")
-    minimum_items: int = Field(30, ge=1, description="a slice with fewer cannot pass")
-    superiority: list[str] = Field([], description="slices to be better on; else the refresh's own")
-    slices: dict[str, SlicePolicy] = Field({}, description="by the slice's name")
-    resamples: int = Field(10_000, ge=1_000, le=100_000, description="of the bootstrap")
-    seed: int = Field(20_260_101, ge=0)
-    examples: int = Field(5, ge=0, le=50, description="changed answers to show, of each kind")
-
-    def margin_of(self, name: str) -> float:
-        """Give the share of exact match that this slice may lose."""
-        own = self.slices.get(name, SlicePolicy()).margin
+    def margin_of(self, slice_: str) -> float:
+        """Give the margin of a slice."""
+        own = self.slices.get(slice_, SlicePolicy()).margin
         return self.margin if own is None else own
 
-    def minimum_items_of(self, name: str) -> int:
-        """Give how many items this slice needs to pass."""
-        own = self.slices.get(name, SlicePolicy()).minimum_items
-        return self.minimum_items if own is None else own
-
-    @property
-    def level(self) -> float:
-        """Confidence of the intervals."""
-        return 1 - self.alpha
+    def must_improve(self, slice_: str, target: frozenset[str]) -> bool:
+        """Whether a slice must get better: as the policy says, else where the refresh aims at."""
+        own = self.slices.get(slice_, SlicePolicy()).must_improve
+        return slice_ in target if own is None else own
 
 
 class GatePolicies(BaseModel):
-    """The default policy and those of aliases that have their own."""
+    """A default, and other policies by alias."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     default: GatePolicy = GatePolicy()
-    aliases: dict[str, GatePolicy] = {}
+    aliases: Mapping[str, GatePolicy] = {}
 
     def for_alias(self, alias: str) -> GatePolicy:
-        """Give the alias's own policy, else the default."""
+        """Give the policy of an alias."""
         return self.aliases.get(alias, self.default)
 
 
-def load_policy(path: Path | None = None) -> GatePolicies:
-    """Read a policy file; without one the built-in policy holds. Raises `GatePolicyInvalid`."""
+def load_policy(path: Path | None) -> GatePolicies:
+    """Read policies from YAML; the defaults where there is no file. Raises `GatePolicyInvalid`."""
     if path is None:
         return GatePolicies()
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GatePolicyInvalid(f"{path}: {error}") from error
-    return parse_policy(text, str(path))
-
-
-def parse_policy(text: str, source: str = "gate policy") -> GatePolicies:
-    """Read policies from YAML. Raises `GatePolicyInvalid` that names the field, or the line."""
-    try:
-        content = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise GatePolicyInvalid(f"{source}, line {line}: {error.problem}") from error
+        value: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return GatePolicies.model_validate(value if value is not None else {})
+    except OSError as error:
+        raise GatePolicyInvalid(f"{path}: {error.strerror}") from None
     except yaml.YAMLError as error:
-        raise GatePolicyInvalid(f"{source}: {error}") from error
-    file = _mapping(content, source, "the file")
-    if unknown := sorted(str(name) for name in set(file) - {"default", "aliases"}):
-        raise GatePolicyInvalid(f"{source}: {unknown[0]}: only `default` and `aliases` stand here")
-    default = _mapping(file.get("default"), source, "default")
-    aliases = _mapping(file.get("aliases"), source, "aliases")
-    return GatePolicies(
-        default=_policy(default, source, "default"),
-        aliases={
-            str(name): _policy(
-                _merged(default, _mapping(own, source, f"aliases.{name}")),
-                source,
-                f"aliases.{name}",
-            )
-            for name, own in aliases.items()
-        },
-    )
-
-
-def _merged(default: Content, own: Content) -> Content:
-    """Lay an alias's fields over the default's, and within `slices` each slice's fields too."""
-    merged = {**default, **own}
-    shared, slices = default.get("slices"), own.get("slices")
-    if isinstance(shared, Mapping) and isinstance(slices, Mapping):
-        both = {**shared, **slices}
-        for name in set(shared) & set(slices):
-            if isinstance(shared[name], Mapping) and isinstance(slices[name], Mapping):
-                both[name] = {**shared[name], **slices[name]}
-        merged["slices"] = both
-    return merged
-
-
-def _policy(content: Content, source: str, place: str) -> GatePolicy:
-    try:
-        return GatePolicy.model_validate(content)
+        raise GatePolicyInvalid(f"{path}: {error}") from None
     except ValidationError as error:
-        lines = [
-            f"{source}: {'.'.join([place, *map(str, each['loc'])])}: {each['msg']}"
-            for each in error.errors()
-        ]
-        raise GatePolicyInvalid("\n".join(lines)) from error
-
-
-def _mapping(value: Any, source: str, place: str) -> Content:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise GatePolicyInvalid(f"{source}: {place}: not a mapping of names to values")
-    return value
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"])) or "file"
+        raise GatePolicyInvalid(f"{path}: {name}: {first['msg']}") from None

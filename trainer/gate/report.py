@@ -1,79 +1,72 @@
-"""What the gate found: as JSON for the record, as Markdown for people."""
+"""The gate's report: as JSON for machines, as Markdown for those who decide."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-KEPT = 2_000  # characters of a text in the record
-SHOWN = 160  # characters of a text in the Markdown
-
-_SPECIAL = re.compile(r"[\\`*_\[\]|~#!]|(?<=:)//|(?<=www)\.")
-_HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-
-
-class Verdict(StrEnum):
-    """What is known of a candidate: shown to be good, shown to do harm, or neither."""
-
-    PASS = "PASS"  # noqa: S105 -- a verdict, not a password
-    INCONCLUSIVE = "INCONCLUSIVE"
-    FAIL = "FAIL"
-
-
-class Role(StrEnum):
-    """What a slice must show."""
-
-    SUPERIORITY = "superiority"
-    NON_INFERIORITY = "non-inferiority"
+Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+Role = Literal["superiority", "non-inferiority"]
+_SHOWN = 120
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """A metric's means of both versions, and the interval of their difference."""
+class Mean:
+    """The means of a score for both versions, and the interval of their difference."""
 
+    candidate: float
+    against: float
+    low: float
+    high: float
+
+    @property
+    def difference(self) -> float:
+        """Candidate minus the other."""
+        return self.candidate - self.against
+
+
+@dataclass(frozen=True, slots=True)
+class SliceResult:
+    """What one slice shows, in shares of its items that are right.
+
+    `gains` counts items that only the candidate has right, `losses` those that only the other has.
+    `detectable` is the smallest true difference that so many items would probably have shown.
+    """
+
+    name: str
+    n: int
     candidate: float
     against: float
     difference: float
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True)
-class SliceReport:
-    """One slice: exact match, how sure that is, and what follows.
-
-    `fixed` counts the items that only the candidate has right, `broken` those that only the other
-    version has. `p` is McNemar's; `p_adjusted` is Holm's over the slices that must be better.
-    """
-
-    name: str
-    n: int
-    fixed: int
-    broken: int
-    exact_match: Compared
-    f1: Compared
+    gains: int
+    losses: int
     p: float
     p_adjusted: float | None
     role: Role
-    margin: float | None
+    margin: float
     detectable: float | None
-    verdict: Verdict
-    reason: str
+    f1: Mean
+    verdict: Verdict = "INCONCLUSIVE"
+    reason: str = ""
+
+    def judged(self, verdict: Verdict, reason: str) -> SliceResult:
+        """Give the result with its verdict."""
+        return replace(self, verdict=verdict, reason=reason)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as a JSON object, the metric's numbers at the top."""
-        rest = asdict(self)
-        del rest["name"], rest["exact_match"]
-        rest |= {"role": str(self.role), "verdict": str(self.verdict)}
-        return {"n": self.n, **asdict(self.exact_match), **rest}
+        """Give the result as JSON."""
+        value = asdict(self)
+        del value["name"]
+        value["f1"]["difference"] = self.f1.difference
+        return value
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """An item on which both versions differ in being right."""
+class Change:
+    """An item that one version has right and the other wrong."""
 
     item_id: str
     slice: str
@@ -82,119 +75,87 @@ class Example:
     before: str
     after: str
 
-    def to_dict(self) -> dict[str, str]:
-        """Give it as a JSON object, long texts cut."""
-        return {name: shorten(text, KEPT) for name, text in asdict(self).items()}
-
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """The gate's verdict on a candidate against another version, with all it rests on."""
+    """A verdict with all that it rests on."""
 
     candidate: str
     against: str
-    verdict: Verdict
     golden_digest: str
-    slices: tuple[SliceReport, ...]
-    reasons: tuple[str, ...]
-    fixed: tuple[Example, ...]
-    broken: tuple[Example, ...]
-    policy: Mapping[str, Any] = field(hash=False)
+    verdict: Verdict
+    slices: Mapping[str, SliceResult]
+    reasons: Sequence[str]
+    fixed: Sequence[Change]
+    broken: Sequence[Change]
+    policy: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as a JSON object."""
+        """Give the report as JSON."""
         return {
             "candidate": self.candidate,
             "against": self.against,
-            "verdict": str(self.verdict),
+            "verdict": self.verdict,
             "golden_digest": self.golden_digest,
-            "slices": {each.name: each.to_dict() for each in self.slices},
+            "slices": {name: result.to_dict() for name, result in self.slices.items()},
             "reasons": list(self.reasons),
             "changed": {
-                "fixed": [example.to_dict() for example in self.fixed],
-                "broken": [example.to_dict() for example in self.broken],
+                "fixed": [asdict(change) for change in self.fixed],
+                "broken": [asdict(change) for change in self.broken],
             },
             "policy": dict(self.policy),
         }
 
     def to_markdown(self) -> str:
-        """Give it for a reader who decides: verdict, reasons, numbers, answers that changed."""
-        parts = [
-            f"# Gate: {self.verdict}",
-            f"**{escape(self.candidate)}** against **{escape(self.against)}**, "
-            f"golden set {escape(self.golden_digest[:12])}",
-            "\n".join(f"- {escape(reason, KEPT)}" for reason in self.reasons),
-            "## Slices",
-            _table(self.slices, self.policy),
-        ]
-        parts += _examples("Broken: right before, wrong now", self.broken)
-        parts += _examples("Fixed: wrong before, right now", self.fixed)
-        return "\n\n".join(parts) + "\n"
+        """Give the report for people; texts of models cannot break its form."""
+        lines = [f"# {self.candidate} against {self.against}: {self.verdict}", ""]
+        lines += [f"- {_text(reason, 400)}" for reason in self.reasons]
+        lines += ["", "| slice | items | before | after | difference | 95% interval | p | F1 | |"]
+        lines += ["|---|---|---|---|---|---|---|---|---|"]
+        lines += [_slice_line(result) for result in self.slices.values()]
+        lines += ["", "How small a difference would probably have shown (80% power):", ""]
+        lines += [_power_line(result) for result in self.slices.values()]
+        lines += _examples("Now right", self.fixed) + _examples("Now wrong", self.broken)
+        return "\n".join([*lines, "", f"Golden set {self.golden_digest[:12]}.", ""])
 
 
-def title(name: str) -> str:
-    """Give a slice's name for a sentence or a table; items may belong to none."""
-    return name or "(no slice)"
+def _slice_line(found: SliceResult) -> str:
+    role = "must improve" if found.role == "superiority" else f"margin {100 * found.margin:.0f}"
+    cells = (
+        _text(found.name or "all", 60),
+        str(found.n),
+        f"{100 * found.against:.1f}%",
+        f"{100 * found.candidate:.1f}%",
+        f"{100 * found.difference:+.1f}",
+        f"{100 * found.low:+.1f} to {100 * found.high:+.1f}",
+        f"{found.p:.2g}",
+        f"{found.f1.against:.2f} → {found.f1.candidate:.2f}",
+        f"{found.verdict}, {role}",
+    )
+    return f"| {' | '.join(cells)} |"
 
 
-def points(share: float) -> str:
-    """Write a difference of shares in points, with its sign."""
-    return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0: no "-0.0"
+def _power_line(found: SliceResult) -> str:
+    seen = f"{100 * found.detectable:.1f} points" if found.detectable is not None else "none"
+    return f"- {_text(found.name or 'all', 60)}: {seen}"
 
 
-def shorten(text: str, length: int) -> str:
-    """Cut a text to a length, with an ellipsis where something is left out."""
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def escape(text: str, length: int = SHOWN) -> str:
-    """Make one short line of any text, such that Markdown shows it as it is.
-
-    What a model says may hold table bars, HTML, links, line breaks or marks that turn the direction
-    of writing: none of it takes effect.
-    """
-    line = shorten(" ".join(text.split()), length)
-    visible = "".join(character if character.isprintable() else "\ufffd" for character in line)
-    marked = _SPECIAL.sub(lambda found: "".join(f"\\{mark}" for mark in found[0]), visible)
-    return "".join(_HTML.get(character, character) for character in marked)
-
-
-def _table(slices: Sequence[SliceReport], policy: Mapping[str, Any]) -> str:
-    level = f"{100 * (1 - policy['alpha']):g}%"
-    heads = ["slice", "must be", "items", "before", "now", f"difference, points ({level} interval)"]
-    heads += ["p", "fixed, broken", "could be seen, points", "F1 before, now", "verdict"]
-    rows = [heads, ["---"] * len(heads), *map(_cells, slices)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _cells(each: SliceReport) -> list[str]:
-    found, p = each.exact_match, each.p if each.p_adjusted is None else each.p_adjusted
-    return [
-        escape(title(each.name)),
-        "better" if each.margin is None else f"at most {100 * each.margin:g} points worse",
-        str(each.n),
-        f"{found.against:.1%}",
-        f"{found.candidate:.1%}",
-        f"{points(found.difference)} ({points(found.low)} to {points(found.high)})",
-        f"{p:.2g}",
-        f"{each.fixed}, {each.broken}",
-        "none" if each.detectable is None else f"{100 * each.detectable:.1f}",
-        f"{each.f1.against:.3f}, {each.f1.candidate:.3f}",
-        str(each.verdict),
-    ]
-
-
-def _examples(title: str, examples: Sequence[Example]) -> list[str]:
-    if not examples:
+def _examples(title: str, changes: Sequence[Change]) -> list[str]:
+    if not changes:
         return []
-    parts = [f"## {title}"]
-    for number, each in enumerate(examples, start=1):
-        lines = [
-            f"{number}. {escape(each.item_id)} ({escape(title(each.slice))})",
-            f"   - prompt: {escape(each.prompt)}",
-            f"   - expected: {escape(each.expected)}",
-            f"   - before: {escape(each.before)}",
-            f"   - after: {escape(each.after)}",
-        ]
-        parts.append("\n".join(lines))
-    return parts
+    lines = ["", f"## {title}", "", "| item | asked | expected | before | after |"]
+    lines.append("|---|---|---|---|---|")
+    for change in changes:
+        texts = (change.item_id, change.prompt, change.expected, change.before, change.after)
+        lines.append(f"| {' | '.join(_text(text, _SHOWN) for text in texts)} |")
+    return lines
+
+
+def _text(text: str, most: int) -> str:
+    """Give a text for one cell: one line, shortened, with nothing that Markdown or HTML reads."""
+    line = " ".join(text.split())
+    short = line if len(line) <= most else f"{line[: most - 1]}…"
+    escaped = short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in "\\`*_[]|#!":
+        escaped = escaped.replace(mark, f"\\{mark}")
+    return escaped or "—"

@@ -166,14 +166,16 @@ def _least_detectable(n: int, alpha: float, power: float) -> float | None:
         return None
 
     def missing(share: float) -> float:
-        below = math.fsum(_term(n, i, share) for i in range(needed))
+        below = sum(
+            math.comb(n, i) * share**i * (1 - share) ** (n - i) if n < 1000 else _term(n, i, share)
+            for i in range(needed)
+        )
         return power - (1 - below)
 
     return _root(missing, 0.0, 1.0)
 
 
 def _term(n: int, i: int, share: float) -> float:
-    """Give the probability of i in Binomial(n, share), for a share between 0 and 1."""
     chosen = math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1)
     return math.exp(chosen + i * math.log(share) + (n - i) * math.log1p(-share))
 
