@@ -79,11 +79,15 @@ def _paired(candidate: Evaluation, against: Evaluation) -> dict[str, list[_Pair]
     if old.keys() != new.keys():
         missing = sorted(old.keys() ^ new.keys())[0]
         raise GateError(f"only one of both answered item {missing!r}; evaluate both again")
+    if len(old) < len(against.answers) or len(new) < len(candidate.answers):
+        raise GateError("an item is answered twice; evaluate both again")
     if not new:
         raise GateError("there are no answers to compare")
     pairs: dict[str, list[_Pair]] = defaultdict(list)
     for item_id in sorted(new):
         one, other = new[item_id], old[item_id]
+        if (one.slice, one.expected) != (other.slice, other.expected):
+            raise GateError(f"item {item_id!r} is not the same in both; evaluate both again")
         right = exact_match(one.said, one.expected), exact_match(other.said, other.expected)
         pairs[one.slice].append(_Pair(one, other, *right))
     return pairs

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trainer.errors import GatePolicyInvalid
 
@@ -17,7 +17,8 @@ class SlicePolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    margin: float | None = Field(None, gt=0, le=1)
+    # Strict: YAML's `yes` is no number.
+    margin: float | None = Field(None, gt=0, lt=0.5, strict=True)
     must_improve: bool | None = None
 
 
@@ -27,7 +28,9 @@ class GatePolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     alpha: float = Field(0.05, gt=0, lt=0.5, description="of both tests; intervals are 1 - alpha")
-    margin: float = Field(0.10, gt=0, le=1, description="a loss that non-inferiority rules out")
+    margin: float = Field(
+        0.10, gt=0, lt=0.5, strict=True, description="a loss that non-inferiority rules out"
+    )
     minimum_items: int = Field(20, ge=2, description="a slice with fewer cannot pass")
     slices: Mapping[str, SlicePolicy] = {}
     resamples: int = Field(10_000, ge=1000, le=1_000_000)
@@ -46,12 +49,23 @@ class GatePolicy(BaseModel):
 
 
 class GatePolicies(BaseModel):
-    """A default, and other policies by alias."""
+    """A default, and policies by alias, which take from the default what they do not set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     default: GatePolicy = GatePolicy()
     aliases: Mapping[str, GatePolicy] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_default(cls, value: Any) -> Any:
+        match value:
+            case {"default": dict(default), "aliases": dict(aliases)}:
+                own = {
+                    a: {**default, **v} if isinstance(v, dict) else v for a, v in aliases.items()
+                }
+                return {**value, "aliases": own}
+        return value
 
     def for_alias(self, alias: str) -> GatePolicy:
         """Give the policy of an alias."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,16 @@ def test_the_policy_may_name_the_slices() -> None:
     [
         (lambda e: Evaluation(e.version, "other", e.answers), "different golden sets"),
         (lambda e: Evaluation(e.version, e.golden_digest, e.answers[1:]), "only one of both"),
+        (
+            lambda e: Evaluation(e.version, e.golden_digest, (*e.answers, e.answers[0])),
+            "answered twice",
+        ),
+        (
+            lambda e: Evaluation(
+                e.version, e.golden_digest, (replace(e.answers[0], expected="x"), *e.answers[1:])
+            ),
+            "not the same in both",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_said(change: object, message: str) -> None:
@@ -167,10 +178,12 @@ def test_policies_by_alias_and_mistakes_by_name(tmp_path: Path) -> None:
     path.write_text("default: {margin: 0.05}\naliases: {legal: {alpha: 0.01}}\n", encoding="utf-8")
     policies = load_policy(path)
     assert policies.for_alias("support").margin == 0.05
-    assert policies.for_alias("legal").alpha == 0.01
+    legal = policies.for_alias("legal")
+    assert (legal.alpha, legal.margin) == (0.01, 0.05)  # what it does not set is the default's
     assert load_policy(None).for_alias("support") == GatePolicy()
     for text, message in (
         ("default: {margin: 2}", "default.margin"),
+        ("default: {margin: yes}", "default.margin"),
         ("defualt: {}", "defualt"),
         ("a: [", "gate.yaml"),
     ):
