@@ -46,7 +46,7 @@ class Desk:
     ) -> None:
         self._store = store
         self._outbox = outbox
-        self._scrubber = scrubber
+        self.scrubber = scrubber
         self._seal = seal
         self._dark_until = 0.0
 
@@ -64,7 +64,7 @@ class Desk:
         if time.monotonic() >= self._dark_until:
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    (clean,) = await scrubbed_feedback(self._scrubber, [feedback])
+                    (clean,) = await scrubbed_feedback(self.scrubber, [feedback])
                     status = await asyncio.to_thread(self._store.submit, clean)
                 return msgspec.structs.replace(feedback, replied=status)
             except (StoreAway, FinderAway, TimeoutError):

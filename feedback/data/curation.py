@@ -13,13 +13,10 @@ from typing import Any
 
 from feedback.data.material import Candidate
 from feedback.data.rows import normal
+from feedback.data.similar import Texts
 
-VERSION = 1
+VERSION = 2
 """Of these rules; it goes into each data set's manifest."""
-THRESHOLD = 0.9
-"""Jaccard similarity of two inputs' shingles from which they count as nearly the same."""
-SHINGLE = 3
-PERMUTATIONS = 128
 
 _RANK: Mapping[str, int] = {"correction": 0, "accepted": 1, "import": 2}
 
@@ -33,44 +30,72 @@ class Curated:
     conflicts: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
 
-def curate(candidates: Iterable[Candidate], golden: Iterable[tuple[str, str]]) -> Curated:
-    """Leave out what must not be trained on. `golden` are the items' instructions and inputs."""
+def curate(candidates: Iterable[Candidate], golden: Iterable[str]) -> Curated:
+    """Leave out what must not be trained on. `golden` are the inputs of the golden items."""
     dropped: Counter[str] = Counter()
-    rows = [row for row in candidates if row.input.strip() and row.output.strip()]
+    rows = _without_blank(candidates, dropped)
     rows, conflicts = _one_answer_each(rows, dropped)
     rows = _without_near_duplicates(rows, dropped)
-    rows = _without_golden(rows, list(golden), dropped)
+    rows = _without_golden(rows, golden, dropped)
     rows.sort(key=lambda row: (row.digest, row.origin))
     return Curated(rows, dict(sorted(dropped.items())), conflicts)
+
+
+def _without_blank(rows: Iterable[Candidate], dropped: Counter[str]) -> list[Candidate]:
+    kept = []
+    for row in rows:
+        if row.input.strip() and row.output.strip():
+            kept.append(row)
+        else:
+            dropped["blank"] += 1
+    return kept
 
 
 def _one_answer_each(
     rows: Sequence[Candidate], dropped: Counter[str]
 ) -> tuple[list[Candidate], list[Mapping[str, Any]]]:
-    """Keep one row for each question: reviewed before imported, newer before older.
+    """Keep one row for each question: corrections first, then accepted answers, then imports.
 
-    Reviewers that contradict each other are nobody's to decide here: none of theirs is kept.
+    Of several, the newest. A question to which reviewers gave contradicting corrections is left
+    out: nobody decides here who of them is right. Accepted answers may well be put differently.
     """
     by_question: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
     for row in rows:
         by_question[row.question].append(row)
     kept: list[Candidate] = []
     conflicts: list[Mapping[str, Any]] = []
-    for same in by_question.values():
-        reviewed = [row for row in same if row.origin != "import"]
-        answers = {normal(row.output) for row in reviewed}
-        if len(answers) > 1 and len({row.by for row in reviewed}) > 1:
+    for question in sorted(by_question):
+        same = sorted(by_question[question], key=_precedence)
+        corrections = _newest_of_each_reviewer(same)
+        if len({normal(row.output) for row in corrections}) > 1:
             dropped["conflict"] += len(same)
-            conflicts.append(
-                {"input": same[0].input, "lineage": [dict(r.lineage) for r in reviewed]}
-            )
+            conflicts.append(_conflict(corrections))
             continue
-        best = min(same, key=lambda row: (_RANK[row.origin], -row.at, row.digest))
-        kept.append(best)
-        dropped["duplicate"] += len(same) - 1
-    if not dropped["duplicate"]:
-        del dropped["duplicate"]
+        kept.append(same[0])
+        if len(same) > 1:
+            dropped["duplicate"] += len(same) - 1
     return kept, conflicts
+
+
+def _precedence(row: Candidate) -> tuple[int, float, str]:
+    return _RANK[row.origin], -row.at, row.digest
+
+
+def _newest_of_each_reviewer(rows: Iterable[Candidate]) -> list[Candidate]:
+    newest: dict[str, Candidate] = {}
+    for row in rows:
+        if row.origin == "correction":
+            newest.setdefault(row.by, row)
+    return list(newest.values())
+
+
+def _conflict(corrections: Sequence[Candidate]) -> Mapping[str, Any]:
+    first = corrections[0]
+    return {
+        "instruction": first.instruction,
+        "input": first.input,
+        "lineage": [dict(row.lineage) for row in corrections],
+    }
 
 
 def _without_near_duplicates(rows: Sequence[Candidate], dropped: Counter[str]) -> list[Candidate]:
@@ -78,64 +103,26 @@ def _without_near_duplicates(rows: Sequence[Candidate], dropped: Counter[str]) -
 
     Rows that differ in their answer teach something, however alike their inputs are.
     """
-    ordered = sorted(rows, key=lambda row: (_RANK[row.origin], -row.at, row.digest))
     kept: list[Candidate] = []
-    index: dict[tuple[str, str], Any] = {}
-    for row in ordered:
-        group = (normal(row.instruction), normal(row.output))
-        if group not in index:
-            index[group] = _index()
-        lsh = index[group]
-        sketch = _sketch(row.input)
-        # The index is approximate; what it proposes is looked at exactly.
-        if any(_alike(row.input, kept[place].input) for place in lsh.query(sketch)):
+    groups: dict[tuple[str, str], Texts] = defaultdict(Texts)
+    for row in sorted(rows, key=_precedence):
+        texts = groups[normal(row.instruction), normal(row.output)]
+        if texts.has_like(row.input):
             dropped["near_duplicate"] += 1
-            continue
-        lsh.insert(len(kept), sketch)
-        kept.append(row)
-    return kept
-
-
-def _without_golden(
-    rows: Sequence[Candidate], golden: Sequence[tuple[str, str]], dropped: Counter[str]
-) -> list[Candidate]:
-    """Leave out rows that ask what a golden item asks, in the same or nearly the same words."""
-    exact = {normal(question) for _, question in golden}
-    lsh = _index()
-    for place, (_, question) in enumerate(golden):
-        lsh.insert(place, _sketch(question))
-    kept = []
-    for row in rows:
-        near = (golden[place][1] for place in lsh.query(_sketch(row.input)))
-        if normal(row.input) in exact or any(_alike(row.input, other) for other in near):
-            dropped["golden"] += 1
         else:
+            texts.add(row.input)
             kept.append(row)
     return kept
 
 
-def _shingles(text: str) -> set[str]:
-    words = normal(text).split()
-    if len(words) <= SHINGLE:
-        return {" ".join(words)}
-    return {" ".join(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1)}
-
-
-def _index() -> Any:
-    # datasketch brings SciPy along, which a gateway that makes no data sets does without.
-    from datasketch import MinHashLSH
-
-    return MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS)
-
-
-def _sketch(text: str) -> Any:
-    from datasketch import MinHash
-
-    sketch = MinHash(num_perm=PERMUTATIONS)
-    sketch.update_batch([shingle.encode() for shingle in _shingles(text)])
-    return sketch
-
-
-def _alike(one: str, other: str) -> bool:
-    left, right = _shingles(one), _shingles(other)
-    return len(left & right) >= THRESHOLD * len(left | right)
+def _without_golden(
+    rows: Sequence[Candidate], golden: Iterable[str], dropped: Counter[str]
+) -> list[Candidate]:
+    """Leave out rows that ask what a golden item asks, in the same or nearly the same words."""
+    texts = Texts()
+    for asked in golden:
+        texts.add(asked)
+    kept = [row for row in rows if not texts.has_like(row.input)]
+    if len(kept) < len(rows):
+        dropped["golden"] += len(rows) - len(kept)
+    return kept

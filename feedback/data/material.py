@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -45,10 +46,33 @@ class Material:
     def of(
         cls, golden: Iterable[tuple[str, str, str]], tickets: Iterable[Mapping[str, Any] | Any]
     ) -> Self:
-        """Learn the slices from the golden set, and from imported rows."""
-        slices = {normal(row["instruction"]): row["slice"] for row in tickets}
-        slices.update({normal(instruction): slice_ for instruction, _, slice_ in golden})
-        return cls(slices)
+        """Learn the slices from imported rows and, which goes before, from the golden set.
+
+        Where an instruction has several slices, the first by name is taken.
+        """
+        imported = {(normal(row["instruction"]), row["slice"]) for row in tickets}
+        verified = {(normal(instruction), slice_) for instruction, _, slice_ in golden}
+        ordered = (*sorted(imported, reverse=True), *sorted(verified, reverse=True))
+        return cls({instruction: slice_ for instruction, slice_ in ordered if slice_})
+
+
+def in_force(reviews: Iterable[Any]) -> Iterator[Any]:
+    """Give the newest verdict on each item, and with a correction those of other reviewers.
+
+    `reviews` hold, of each item and reviewer, the newest verdict that was not undone.
+    """
+    by_item: dict[int, list[Any]] = defaultdict(list)
+    for row in reviews:
+        by_item[row["item_id"]].append(row)
+    for same in by_item.values():
+        newest = max(same, key=lambda row: row["review_id"])
+        yield newest
+        if _corrects(newest):
+            yield from (row for row in same if row is not newest and _corrects(row))
+
+
+def _corrects(row: Any) -> bool:
+    return row["verdict"] == "wrong" and bool(row["correction"])
 
 
 def from_ticket(row: Any) -> Candidate:
@@ -65,22 +89,21 @@ def from_ticket(row: Any) -> Candidate:
 
 
 def from_review(row: Any, material: Material) -> Candidate | str:
-    """Make a candidate of a reviewed answer, or say why it is none ("" where nobody said so)."""
+    """Make a candidate of a reviewed answer, or say why it is none."""
     if row["verdict"] in ("unsafe", "skip"):
         return str(row["verdict"])
+    if row["verdict"] == "wrong" and not row["correction"]:
+        return "no_correction"
+    if _uses_tools(row):
+        return "not_text"
     asked = question_of(row["messages"])
     if isinstance(asked, str):
         return asked
     instruction, question = asked
     origin: Origin = "correction" if row["verdict"] == "wrong" else "accepted"
-    if origin == "correction":
-        if not row["correction"]:
-            return "no_correction"
-        output = str(row["correction"])
-    else:
-        output = answer_of(row["choices"])
-        if not output:
-            return "no_text"
+    output = str(row["correction"]) if origin == "correction" else answer_of(row["choices"])
+    if not output:
+        return "not_text"
     lineage = {name: row[name] for name in ("response_id", "review_id", "version")}
     return Candidate(
         instruction,
@@ -94,23 +117,37 @@ def from_review(row: Any, material: Material) -> Candidate | str:
     )
 
 
-def question_of(messages: Sequence[Mapping[str, Any]]) -> tuple[str, str] | str:
+def _uses_tools(row: Any) -> bool:
+    # What is asked with tools at hand is another question than the same words without.
+    offered = any((row["parameters"] or {}).get(name) for name in ("tools", "functions"))
+    return offered or any(choice.get("tool_calls") for choice in row["choices"])
+
+
+def question_of(messages: Sequence[Any]) -> tuple[str, str] | str:
     """Give instruction and input of a conversation, or why it has no such two."""
     system, asked = [], []
     for message in messages:
-        content = message.get("content")
-        if not isinstance(content, str):
-            return "no_text"
+        text = _text_of(message)
+        if text is None:
+            return "not_text"
         match message.get("role"):
             case "system" | "developer":
-                system.append(content)
+                system.append(text)
             case "user":
-                asked.append(content)
+                asked.append(text)
             case _:
                 return "several_turns"
     if len(asked) != 1:
         return "several_turns"
     return "\n\n".join(system), asked[0]
+
+
+def _text_of(message: Any) -> str | None:
+    """Give a message's text, also where it is its only part; None where it is no text."""
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if isinstance(content, list) and len(content) == 1 and isinstance(content[0], Mapping):
+        content = content[0].get("text")
+    return content if isinstance(content, str) else None
 
 
 def answer_of(choices: Sequence[Mapping[str, Any]]) -> str:

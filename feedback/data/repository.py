@@ -22,6 +22,12 @@ from feedback.tables import (
 Values = Mapping[str, Any]
 
 
+def has_tickets(connection: Connection, tenant: str, alias: str) -> bool:
+    """Whether any row was imported."""
+    query = select(TICKETS.c.id).where(TICKETS.c.tenant == tenant, TICKETS.c.alias == alias)
+    return connection.scalar(query.limit(1)) is not None
+
+
 def known_tickets(connection: Connection, tenant: str, alias: str) -> set[str]:
     """Give the digests of all imported rows."""
     query = select(TICKETS.c.digest).where(TICKETS.c.tenant == tenant, TICKETS.c.alias == alias)
@@ -40,7 +46,7 @@ def tickets(connection: Connection, tenant: str, alias: str) -> Sequence[RowMapp
 
 
 def reviewed(connection: Connection, tenant: str, alias: str) -> Sequence[RowMapping]:
-    """Give the verdict in force on each answer, with the answer: the newest not undone one."""
+    """Give, with the answers, each reviewer's newest verdict on each that was not undone."""
     newest = (
         select(func.max(REVIEWS.c.id).label("id"))
         .where(REVIEWS.c.tenant == tenant, REVIEWS.c.undone_at.is_(None))
@@ -58,6 +64,7 @@ def reviewed(connection: Connection, tenant: str, alias: str) -> Sequence[RowMap
             CAPTURES.c.id.label("response_id"),
             CAPTURES.c.version,
             CAPTURES.c.messages,
+            CAPTURES.c.parameters,
             CAPTURES.c.choices,
         )
         .join(newest, newest.c.id == REVIEWS.c.id)
@@ -131,6 +138,15 @@ def all_golden(connection: Connection, tenant: str, alias: str) -> list[tuple[st
     return [(row.instruction, row.input, row.slice) for row in connection.execute(query)]
 
 
+def has_empty_golden(connection: Connection, tenant: str, alias: str) -> bool:
+    """Whether a version of the golden set has lost its items."""
+    items = select(GOLDEN_ITEMS.c.set_id).where(GOLDEN_ITEMS.c.set_id == GOLDEN_SETS.c.id)
+    query = select(GOLDEN_SETS.c.id).where(
+        GOLDEN_SETS.c.tenant == tenant, GOLDEN_SETS.c.alias == alias, ~items.exists()
+    )
+    return connection.scalar(query.limit(1)) is not None
+
+
 def get_dataset(connection: Connection, tenant: str, digest: str) -> RowMapping | None:
     """Give a data set."""
     query = select(DATASETS).where(DATASETS.c.tenant == tenant, DATASETS.c.digest == digest)
@@ -154,10 +170,12 @@ def row_digests(connection: Connection, dataset_digest: str) -> set[str]:
     return set(connection.scalars(query))
 
 
-def insert_dataset(connection: Connection, values: Values, rows: Sequence[Values]) -> None:
-    """Add a data set with its rows."""
-    connection.execute(insert(DATASETS).values(**values))
+def insert_dataset(connection: Connection, values: Values, rows: Sequence[Values]) -> bool:
+    """Add a data set with its rows; False where it has come to be there meanwhile."""
+    if not insert_once(connection, DATASETS, [values], DATASETS.c.digest):
+        return False
     connection.execute(insert(DATASET_ROWS), [dict(row) for row in rows])
+    return True
 
 
 def dataset_rows(
@@ -176,7 +194,7 @@ def dataset_rows(
 def reviews_of(connection: Connection, tenant: str, response_id: str) -> Sequence[RowMapping]:
     """Give all reviews of an answer, oldest first."""
     query = (
-        select(REVIEWS)
+        select(REVIEWS, REVIEW_ITEMS.c.alias)
         .join(REVIEW_ITEMS, REVIEW_ITEMS.c.id == REVIEWS.c.item_id)
         .where(REVIEW_ITEMS.c.tenant == tenant, REVIEW_ITEMS.c.response_id == response_id)
         .order_by(REVIEWS.c.id)
@@ -187,7 +205,12 @@ def reviews_of(connection: Connection, tenant: str, response_id: str) -> Sequenc
 def rows_from(connection: Connection, tenant: str, response_id: str) -> Sequence[RowMapping]:
     """Give the data sets' rows that came of an answer."""
     query = (
-        select(DATASET_ROWS.c.dataset_digest, DATASET_ROWS.c.position, DATASET_ROWS.c.origin)
+        select(
+            DATASET_ROWS.c.dataset_digest,
+            DATASET_ROWS.c.position,
+            DATASET_ROWS.c.origin,
+            DATASETS.c.alias,
+        )
         .join(DATASETS, DATASETS.c.digest == DATASET_ROWS.c.dataset_digest)
         .where(
             DATASETS.c.tenant == tenant,

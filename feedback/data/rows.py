@@ -1,25 +1,24 @@
-"""Rows as people bring them: instruction, input and output, from JSON lines or CSV."""
+"""Rows as people bring them: instruction, input and output."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import re
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 MAX_TEXT = 100_000
+MAX_WORD = 200
 FIELDS = ("instruction", "input", "output", "slice", "split_key", "template_id")
 REQUIRED = ("instruction", "input", "output")
 
 
 @dataclass(frozen=True, slots=True)
 class GivenRow:
-    """A row that can be used; `line` is where it stands, from 1."""
+    """A row that can be used; `line` is where it begins, from 1."""
 
     line: int
     instruction: str
@@ -37,7 +36,7 @@ class GivenRow:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be used: where it stands, why in a word, and what to do about it."""
+    """A row that cannot be used: where it begins, why in a word, and what to do about it."""
 
     line: int
     reason: str
@@ -51,6 +50,10 @@ class Mapped:
     columns: Mapping[str, str]
     constants: Mapping[str, str]
 
+    def column(self, name: str) -> str:
+        """Give the column that a field comes from."""
+        return self.columns.get(name, name)
+
 
 def row_digest(*parts: str) -> str:
     """Give the SHA-256 of several texts, none of which can run into the next."""
@@ -58,77 +61,49 @@ def row_digest(*parts: str) -> str:
 
 
 def normal(text: str) -> str:
-    """Give a text as it counts for duplicates: words in small letters, single spaces."""
-    return " ".join(_WORD.findall(text.casefold()))
+    """Give a text as it counts for exact duplicates: in small letters, with single spaces."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
-_WORD = re.compile(r"\w+")
-
-
-def read_jsonl(text: str, mapped: Mapped) -> Iterator[GivenRow | BadRow]:
-    """Read rows from JSON lines; blank lines are passed over."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            value = msgspec.json.decode(line)
-        except (msgspec.DecodeError, RecursionError) as error:
-            yield BadRow(number, "not_json", f"line {number} is not JSON: {error}")
-            continue
-        if not isinstance(value, dict):
-            yield BadRow(number, "not_json", f"line {number} is not a JSON object")
-            continue
-        yield _row(number, value, mapped)
-
-
-def read_csv(text: str, mapped: Mapped) -> Iterator[GivenRow | BadRow]:
-    """Read rows from CSV whose first line names the columns."""
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        for value in reader:
-            if None in value:
-                message = f"line {reader.line_num} has more cells than the first line has names"
-                yield BadRow(reader.line_num, "too_many_cells", message)
-            else:
-                yield _row(reader.line_num, value, mapped)
-    except csv.Error as error:
-        line = reader.line_num
-        yield BadRow(
-            line, "not_csv", f"line {line} is not CSV, and nothing after it was read: {error}"
-        )
-
-
-def _row(line: int, value: Mapping[str, Any], mapped: Mapped) -> GivenRow | BadRow:
+def given_row(line: int, value: Mapping[str, Any], mapped: Mapped) -> GivenRow | BadRow:
+    """Make a row of what stands in a line, or say which field is at fault and what to do."""
     fields: dict[str, str] = dict(mapped.constants)
     for name in FIELDS:
-        column = mapped.columns.get(name, name)
+        column = mapped.column(name)
         given = value.get(column)
         if given is None or name in fields:
             continue
         if not isinstance(given, str):
-            message = f"line {line}: {column!r} is not a text but {type(given).__name__}"
+            kind = type(given).__name__
+            message = f"line {line}: {column!r} is not a text but {kind}: put it in quotes"
             return BadRow(line, "not_text", message)
         fields[name] = given
-    return check(line, fields, mapped)
-
-
-def check(line: int, fields: Mapping[str, str], mapped: Mapped) -> GivenRow | BadRow:
-    """Make a row of texts, or say which field is at fault."""
     for name in REQUIRED:
         if not fields.get(name, "").strip():
-            column = mapped.columns.get(name, name)
-            message = f"line {line}: {column!r} is missing or empty; give it, or leave the row out"
+            column = mapped.column(name)
+            message = f"line {line}: {column!r} is missing or empty: give it, or leave the row out"
             return BadRow(line, f"no_{name}", message)
     for name, text in fields.items():
-        if len(text) > MAX_TEXT:
-            return BadRow(line, "too_long", f"line {line}: {name!r} is longer than {MAX_TEXT}")
-        if "\0" in text or not _is_text(text):
-            message = f"line {line}: {name!r} holds a character that no text has (NUL, surrogate)"
-            return BadRow(line, "not_text", message)
+        if (trouble := _trouble(name, text)) is not None:
+            reason, what = trouble
+            return BadRow(line, reason, f"line {line}: {mapped.column(name)!r} {what}")
     return GivenRow(line, **fields)
 
 
-def _is_text(text: str) -> bool:
+def _trouble(name: str, text: str) -> tuple[str, str] | None:
+    bound = MAX_TEXT if name in REQUIRED else MAX_WORD
+    if len(text) > bound:
+        return "too_long", f"has {len(text)} characters, more than {bound}: shorten it"
+    # PostgreSQL keeps no NUL.
+    if "\0" in text:
+        return "not_text", "holds a NUL character, which no text has: take it out"
+    if not is_text(text):
+        return "not_utf8", "is not UTF-8: save the file as UTF-8"
+    return None
+
+
+def is_text(text: str) -> bool:
+    """Whether a text can be written down: it holds no half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:

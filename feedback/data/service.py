@@ -4,61 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
 from sqlalchemy import Connection, Engine, RowMapping
 
 from feedback import repository as captures
 from feedback.data import repository
-from feedback.data.curation import PERMUTATIONS, SHINGLE, THRESHOLD, VERSION, Curated, curate
-from feedback.data.material import Candidate, Material, from_review, from_ticket
-from feedback.data.rows import BadRow, GivenRow, normal, row_digest
+from feedback.data.curation import VERSION, Curated, curate
+from feedback.data.golden import GoldenItem, GoldenSet, check_golden, golden_digest, is_valid
+from feedback.data.imports import Imported, Scrub, Sorting, ticket
+from feedback.data.material import Candidate, Material, from_review, from_ticket, in_force
+from feedback.data.rows import BadRow, GivenRow, row_digest
+from feedback.data.similar import BANDS, PERMUTATIONS, SHINGLE, THRESHOLD, Texts
 from feedback.db import reading, server_time, writing
-from feedback.errors import Invalid, NotKnown
+from feedback.errors import Conflicting, Invalid, NotKnown
 from feedback.tables import DATASET_ROWS
 
-EXAMPLES = 20
 _PAGE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What became of a file's rows; `examples` are the first that were left out."""
-
-    read: int
-    imported: int
-    dropped: Mapping[str, int]
-    examples: Sequence[BadRow]
-
-
-@dataclass(frozen=True, slots=True)
-class GoldenItem:
-    """A query with its verified answer; the times, in seconds since the epoch, bound its use."""
-
-    id: str
-    instruction: str
-    input: str
-    output: str
-    slice: str = ""
-    template_id: str | None = None
-    valid_from: float | None = None
-    valid_until: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class GoldenSet:
-    """One version of an alias's golden set."""
-
-    digest: str
-    items: Sequence[GoldenItem]
-
-    @property
-    def slices(self) -> dict[str, int]:
-        """How many items each slice has."""
-        return dict(sorted(Counter(item.slice for item in self.items).items()))
+_SCRUBBED_AT_ONCE = 64
+_INSERTED_AT_ONCE = 1000
+_ATTEMPTS = 3
+_CONFLICTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +35,6 @@ class Built:
 
     row: RowMapping
     is_new: bool
-
-
-@dataclass(slots=True)
-class _Sorting:
-    """The rows of a file, as they are looked at one after the other."""
-
-    taken: list[GivenRow] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-    examples: list[BadRow] = field(default_factory=list)
-    read: int = 0
-
-    def drop(self, bad: BadRow) -> None:
-        self.dropped[bad.reason] += 1
-        if len(self.examples) < EXAMPLES:
-            self.examples.append(bad)
 
 
 class DataStore:
@@ -101,7 +54,7 @@ class DataStore:
         with reading(self._engine) as connection:
             if repository.newest_golden(connection, tenant, alias) is not None:
                 return True
-            return bool(repository.known_tickets(connection, tenant, alias))
+            return repository.has_tickets(connection, tenant, alias)
 
     def reviewed(self, tenant: str, alias: str) -> bool:
         """Whether any answer of an alias was reviewed."""
@@ -124,19 +77,41 @@ class DataStore:
         rows: Iterable[GivenRow | BadRow],
         source: str,
         *,
+        scrub: Scrub | None = None,
         dry_run: bool = False,
     ) -> Imported:
-        """Keep a file's rows, each once by its content; a dry run only tells what would be done."""
-        with writing(self._engine) as connection:
+        """Keep a file's rows, each once by its content; a dry run only tells what would be done.
+
+        `scrub` takes personal data out of what is kept; while it cannot, nothing is kept.
+        """
+        with reading(self._engine) as connection:
             known = repository.known_tickets(connection, tenant, alias)
-            asked = {normal(item[1]) for item in repository.all_golden(connection, tenant, alias)}
-            sorting = _sort(rows, known, asked)
-            if not dry_run:
-                now = self._clock(connection)
-                values = [_ticket(row, tenant, alias, source, now) for row in sorting.taken]
-                repository.insert_tickets(connection, values)
-        imported, dropped = len(sorting.taken), dict(sorted(sorting.dropped.items()))
-        return Imported(sorting.read, imported, dropped, sorting.examples)
+            golden = _golden_inputs(connection, tenant, alias)
+        # No transaction is open meanwhile: a long file would keep others from writing.
+        texts = Texts()
+        for asked in golden:
+            texts.add(asked)
+        sorting = Sorting.of(rows, known, texts)
+        if dry_run:
+            return sorting.told(len(sorting.taken))
+        clean = list(sorting.taken)
+        if scrub is not None:
+            parts = range(0, len(clean), _SCRUBBED_AT_ONCE)
+            clean = [row for at in parts for row in scrub(clean[at : at + _SCRUBBED_AT_ONCE])]
+        with writing(self._engine) as connection:
+            now = self._clock(connection)
+            tickets = [
+                ticket(raw.digest, row, tenant, alias, source, now)
+                for raw, row in zip(sorting.taken, clean, strict=True)
+            ]
+            imported = sum(
+                repository.insert_tickets(connection, tickets[at : at + _INSERTED_AT_ONCE])
+                for at in range(0, len(tickets), _INSERTED_AT_ONCE)
+            )
+        changed = sum(
+            raw.digest != row.digest for raw, row in zip(sorting.taken, clean, strict=True)
+        )
+        return sorting.told(imported, changed)
 
     # -- golden sets -----------------------------------------------------------------------------
 
@@ -145,17 +120,14 @@ class DataStore:
 
         Raises `Invalid` where an id or a question occurs twice, or there is no item.
         """
-        _check_golden(items)
-        parts = [
-            row_digest(*(str(value) for value in msgspec.to_builtins(i).values())) for i in items
-        ]
-        digest = row_digest(tenant, alias, *parts)
+        check_golden(items)
+        digest = golden_digest(tenant, alias, items)
         with writing(self._engine) as connection:
             before = repository.newest_golden(connection, tenant, alias)
             if before is None or before["digest"] != digest:
                 now = self._clock(connection)
                 values = {"tenant": tenant, "alias": alias, "digest": digest, "created_at": now}
-                rows = [_golden_row(item, place) for place, item in enumerate(items)]
+                rows = [item.values(place) for place, item in enumerate(items)]
                 repository.insert_golden(connection, values, rows)
         return GoldenSet(digest, tuple(items))
 
@@ -167,9 +139,9 @@ class DataStore:
                 raise NotKnown(f"There is no golden set of {alias!r}.", param="alias")
             now = self._clock(connection)
             items = [
-                _golden_item(row)
+                GoldenItem.of(row)
                 for row in repository.golden_items(connection, found["id"])
-                if all_items or _is_valid(row, now)
+                if all_items or is_valid(row, now)
             ]
         return GoldenSet(found["digest"], items)
 
@@ -179,63 +151,49 @@ class DataStore:
         """Make the data set of all that was imported and reviewed by now.
 
         The same content is the same data set. Raises `Invalid` where nothing is left, with what was
-        left out and why.
+        left out and why, and `Conflicting` where there is a golden set that cannot be read.
         """
-        with reading(self._engine) as connection:
-            golden = repository.all_golden(connection, tenant, alias)
-            tickets = repository.tickets(connection, tenant, alias)
-            reviewed = repository.reviewed(connection, tenant, alias)
-        material = Material.of(golden, tickets)
-        found: list[Candidate | str] = [from_ticket(row) for row in tickets]
-        found += [from_review(row, material) for row in reviewed]
-        curated = curate(
-            [row for row in found if not isinstance(row, str)], [item[:2] for item in golden]
-        )
-        dropped = Counter(row for row in found if isinstance(row, str))
-        dropped.update(curated.dropped)
-        if not curated.rows:
-            told = ", ".join(f"{n} {reason}" for reason, n in sorted(dropped.items())) or "nothing"
-            raise Invalid(
-                f"No row of {alias!r} can be trained on; left out: {told}. Import rows, or review"
-                " answers, first.",
-                param="alias",
-            )
-        return self._keep(tenant, alias, curated, dict(sorted(dropped.items())))
+        for _ in range(_ATTEMPTS):
+            with reading(self._engine) as connection:
+                golden = _golden_of(connection, tenant, alias)
+                tickets = repository.tickets(connection, tenant, alias)
+                reviewed = repository.reviewed(connection, tenant, alias)
+            material = Material.of(golden.items, tickets)
+            found: list[Candidate | str] = [from_ticket(row) for row in tickets]
+            found += [from_review(row, material) for row in in_force(reviewed)]
+            curated = _curated(alias, found, golden)
+            with writing(self._engine) as connection:
+                # One that was put meanwhile has items that these rows were not compared with.
+                if _newest_id(connection, tenant, alias) == golden.set_id:
+                    return self._keep(connection, tenant, alias, curated, golden.digest)
+        raise Conflicting("The golden set changes all the time: try again shortly.", param="alias")
 
-    def _keep(self, tenant: str, alias: str, curated: Curated, dropped: dict[str, int]) -> Built:
+    def _keep(
+        self,
+        connection: Connection,
+        tenant: str,
+        alias: str,
+        curated: Curated,
+        golden_digest: str | None,
+    ) -> Built:
         digest = _dataset_digest(tenant, alias, curated.rows)
-        with writing(self._engine) as connection:
-            if (same := repository.get_dataset(connection, tenant, digest)) is not None:
-                return Built(same, is_new=False)
-            before = repository.datasets(connection, tenant, alias, 1)
-            known = repository.row_digests(connection, before[0]["digest"]) if before else set()
-            manifest = {
-                "rows": len(curated.rows),
-                "new_rows": sum(row.digest not in known for row in curated.rows),
-                "dropped": dropped,
-                "conflicts": list(curated.conflicts)[:100],
-                "origins": dict(sorted(Counter(row.origin for row in curated.rows).items())),
-                "slices": dict(sorted(Counter(row.slice for row in curated.rows).items())),
-                "curation": {
-                    "version": VERSION,
-                    "threshold": THRESHOLD,
-                    "shingle": SHINGLE,
-                    "permutations": PERMUTATIONS,
-                },
-            }
-            values = {
-                "digest": digest,
-                "tenant": tenant,
-                "alias": alias,
-                "manifest": manifest,
-                "created_at": self._clock(connection),
-            }
-            rows = [_dataset_row(row, digest, place) for place, row in enumerate(curated.rows)]
-            repository.insert_dataset(connection, values, rows)
-            made = repository.get_dataset(connection, tenant, digest)
+        if (same := repository.get_dataset(connection, tenant, digest)) is not None:
+            return Built(same, is_new=False)
+        before = repository.datasets(connection, tenant, alias, 1)
+        known = repository.row_digests(connection, before[0]["digest"]) if before else set()
+        values = {
+            "digest": digest,
+            "tenant": tenant,
+            "alias": alias,
+            "manifest": _manifest(curated, known, golden_digest),
+            "created_at": self._clock(connection),
+        }
+        rows = [_dataset_row(row, digest, place) for place, row in enumerate(curated.rows)]
+        is_new = repository.insert_dataset(connection, values, rows)
+        made = repository.get_dataset(connection, tenant, digest)
         if made is None:
             raise NotKnown
-        return Built(made, is_new=True)
+        return Built(made, is_new=is_new)
 
     def dataset(self, tenant: str, digest: str) -> RowMapping:
         """Give a data set. Raises `NotKnown`."""
@@ -270,9 +228,10 @@ class DataStore:
             feedback = captures.feedback_on(connection, tenant, response_id)
         if capture is None and not (reviews or rows or feedback):
             raise NotKnown(f"There is no answer {response_id[:80]!r}.")
+        alias = next((row["alias"] for row in (capture, *reviews, *rows, *feedback) if row), None)
         return {
             "response_id": response_id,
-            "alias": capture["alias"] if capture else None,
+            "alias": alias,
             "version": capture["version"] if capture else None,
             "feedback": [row["id"] for row in feedback],
             "reviews": [
@@ -290,69 +249,70 @@ class DataStore:
         }
 
 
-def _sort(rows: Iterable[GivenRow | BadRow], known: set[str], asked: set[str]) -> _Sorting:
-    sorting, seen = _Sorting(), set(known)
-    for row in rows:
-        sorting.read += 1
-        if isinstance(row, BadRow):
-            sorting.drop(row)
-        elif normal(row.input) in asked:
-            message = f"line {row.line}: it asks what a golden item asks, which is never trained on"
-            sorting.drop(BadRow(row.line, "golden", message))
-        elif row.digest in seen:
-            sorting.drop(BadRow(row.line, "duplicate", f"line {row.line}: the same row is there"))
-        else:
-            seen.add(row.digest)
-            sorting.taken.append(row)
-    return sorting
+@dataclass(frozen=True, slots=True)
+class _Golden:
+    """All that the golden set of an alias ever held, and the version in force."""
+
+    items: Sequence[tuple[str, str, str]]
+    set_id: int | None
+    digest: str | None
 
 
-def _ticket(row: GivenRow, tenant: str, alias: str, source: str, now: float) -> dict[str, Any]:
+def _golden_of(connection: Connection, tenant: str, alias: str) -> _Golden:
+    """Read the golden set in all its versions. Raises `Conflicting` where one is not whole."""
+    if repository.has_empty_golden(connection, tenant, alias):
+        raise Conflicting(
+            f"A version of the golden set of {alias!r} cannot be read, and without it nobody can"
+            " say which rows must not be trained on: no data set is made.",
+            param="alias",
+        )
+    newest = repository.newest_golden(connection, tenant, alias)
+    items = repository.all_golden(connection, tenant, alias)
+    return _Golden(items, newest["id"] if newest else None, newest["digest"] if newest else None)
+
+
+def _golden_inputs(connection: Connection, tenant: str, alias: str) -> list[str]:
+    return [asked for _, asked, _ in repository.all_golden(connection, tenant, alias)]
+
+
+def _newest_id(connection: Connection, tenant: str, alias: str) -> int | None:
+    newest = repository.newest_golden(connection, tenant, alias)
+    return newest["id"] if newest else None
+
+
+def _curated(alias: str, found: Sequence[Candidate | str], golden: _Golden) -> Curated:
+    """Curate what was found. Raises `Invalid` where nothing is left."""
+    candidates = [row for row in found if not isinstance(row, str)]
+    curated = curate(candidates, [asked for _, asked, _ in golden.items])
+    dropped = Counter(row for row in found if isinstance(row, str))
+    dropped.update(curated.dropped)
+    if not curated.rows:
+        told = ", ".join(f"{n} {reason}" for reason, n in sorted(dropped.items())) or "nothing"
+        raise Invalid(
+            f"No row of {alias!r} can be trained on; left out: {told}. Import rows, or review"
+            " answers, first.",
+            param="alias",
+        )
+    return replace(curated, dropped=dict(sorted(dropped.items())))
+
+
+def _manifest(curated: Curated, known: Container[str], golden_digest: str | None) -> dict[str, Any]:
     return {
-        "tenant": tenant,
-        "alias": alias,
-        "digest": row.digest,
-        "slice": row.slice,
-        "instruction": row.instruction,
-        "input": row.input,
-        "output": row.output,
-        "source": source,
-        "split_key": row.split_key or row.template_id or None,
-        "created_at": now,
+        "rows": len(curated.rows),
+        "new_rows": sum(row.digest not in known for row in curated.rows),
+        "dropped": dict(curated.dropped),
+        "conflicts": list(curated.conflicts)[:_CONFLICTS],
+        "origins": dict(sorted(Counter(row.origin for row in curated.rows).items())),
+        "slices": dict(sorted(Counter(row.slice for row in curated.rows).items())),
+        "golden": golden_digest,
+        "curation": {
+            "version": VERSION,
+            "threshold": THRESHOLD,
+            "shingle": SHINGLE,
+            "permutations": PERMUTATIONS,
+            "bands": BANDS,
+        },
     }
-
-
-def _check_golden(items: Sequence[GoldenItem]) -> None:
-    if not items:
-        raise Invalid("A golden set needs at least one item.")
-    seen_ids: set[str] = set()
-    questions: dict[tuple[str, str], str] = {}
-    for item in items:
-        if item.id in seen_ids:
-            raise Invalid(f"The id {item.id!r} occurs twice in the golden set.", param="id")
-        seen_ids.add(item.id)
-        question = normal(item.instruction), normal(item.input)
-        if question in questions:
-            raise Invalid(
-                f"The items {questions[question]!r} and {item.id!r} ask the same question.",
-                param="input",
-            )
-        questions[question] = item.id
-
-
-def _golden_row(item: GoldenItem, place: int) -> dict[str, Any]:
-    values = msgspec.to_builtins(item)
-    return {"item_id": values.pop("id"), "position": place, **values}
-
-
-def _golden_item(row: RowMapping) -> GoldenItem:
-    names = [name for name in GoldenItem.__slots__ if name != "id"]
-    return GoldenItem(id=row["item_id"], **{name: row[name] for name in names})
-
-
-def _is_valid(row: RowMapping, now: float) -> bool:
-    begun = row["valid_from"] is None or row["valid_from"] <= now
-    return begun and (row["valid_until"] is None or now < row["valid_until"])
 
 
 def _dataset_digest(tenant: str, alias: str, rows: Sequence[Candidate]) -> str:

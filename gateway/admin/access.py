@@ -10,6 +10,7 @@ from anyio import from_thread
 from fastapi import Request
 from sqlalchemy import Engine
 
+from feedback.scrub import Scrubber
 from gateway.errors import PermissionDenied
 from gateway.registry.errors import AliasNotFound
 from gateway.registry.names import is_name
@@ -36,6 +37,11 @@ class Backstage(Protocol):
     @property
     def database(self) -> Engine:
         """The feedback store's database. Raises `StoreUnavailable` before start."""
+        ...
+
+    @property
+    def scrubber(self) -> Scrubber:
+        """What takes personal data out of texts. Raises `StoreUnavailable` before start."""
         ...
 
     @property

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from typing import Annotated, Any
+import codecs
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
-from fastapi import APIRouter, Depends, File, Form, Path, Request, Response, UploadFile
+from anyio import from_thread
+from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import ClientDisconnect
 
-from feedback.data.rows import FIELDS, BadRow, GivenRow, Mapped, read_csv, read_jsonl
-from feedback.data.service import DataStore, GoldenItem
+from feedback.data.golden import MAX_ITEMS, GoldenItem
+from feedback.data.imports import scrubbed_rows
+from feedback.data.readers import MAX_BYTES, read_csv, read_jsonl
+from feedback.data.rows import FIELDS, BadRow, GivenRow, Mapped
+from feedback.data.service import DataStore
+from feedback.errors import NotKnown
 from gateway.admin.access import PUBLISHERS, READERS, Backstage, backstage, check_sees, needs, sees
 from gateway.admin.data_schemas import (
     DatasetList,
@@ -24,13 +33,30 @@ from gateway.admin.data_schemas import (
     LineageOut,
 )
 from gateway.admin.schemas import ErrorBody
+from gateway.admin.sources import MULTIPART_SLACK, bounded
 from gateway.errors import BodyTooLarge, InvalidRequest
 from gateway.registry.errors import AliasNotFound
 from gateway.registry.snapshot import Key
 
-MAX_BYTES = 64 * 1024 * 1024
-MAX_GOLDEN = 5000
 JSONL = "application/jsonl"
+_LINES_AT_ONCE = 100
+_FLAGS = {"": False, "false": False, "0": False, "true": True, "1": True}
+_FORM = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {
+        "file": {
+            "type": "string",
+            "format": "binary",
+            "description": "rows as .jsonl or .csv, in UTF-8",
+        },
+        "mapping": {
+            "type": "string",
+            "description": '{"output": "answer column", "constants": {"instruction": "..."}}',
+        },
+        "dry_run": {"type": "boolean", "default": False},
+    },
+}
 
 Reader = Annotated[Key, Depends(needs(*READERS))]
 Keeper = Annotated[Key, Depends(needs(*PUBLISHERS))]
@@ -50,7 +76,16 @@ def create_router() -> APIRouter:
     missing: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody}}
     lines: dict[int | str, dict[str, Any]] = {**missing, 200: {"content": {JSONL: {}}}}
     too_large: dict[int | str, dict[str, Any]] = {413: {"model": ErrorBody}}
-    router.add_api_route("/imports/{alias}", import_rows, methods=["POST"], responses=too_large)
+    form = {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
+    }
+    router.add_api_route(
+        "/imports/{alias}",
+        import_rows,
+        methods=["POST"],
+        responses=too_large,
+        openapi_extra=form,
+    )
     router.add_api_route(
         "/golden/{alias}",
         put_golden,
@@ -67,26 +102,77 @@ def create_router() -> APIRouter:
     return router
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file of rows, and what to do with it."""
+
+    name: str
+    file: BinaryIO
+    mapping: str
+    dry_run: bool
+
+
+def _too_large() -> BodyTooLarge:
+    return BodyTooLarge(f"A file of rows has at most {MAX_BYTES} bytes: send it in parts.")
+
+
+async def _upload(request: Request, key: Keeper) -> AsyncIterator[Upload]:
+    """Receive a form, once its sender is known. Raises `InvalidRequest`, `BodyTooLarge`."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "multipart/form-data":
+        raise InvalidRequest(
+            "Send the rows as multipart/form-data with a field 'file'.", param="content-type"
+        )
+    request = bounded(request, MAX_BYTES + MULTIPART_SLACK, _too_large())
+    try:
+        async with request.form(max_files=1, max_fields=2) as form:
+            yield _upload_in(form)
+    except ClientDisconnect:
+        raise InvalidRequest("The upload was cut off.") from None
+
+
+def _upload_in(form: FormData) -> Upload:
+    file, rest = form.get("file"), {name: form.get(name) or "" for name in ("mapping", "dry_run")}
+    if not isinstance(file, UploadFile):
+        raise InvalidRequest("Send the rows as a file in the field 'file'.", param="file")
+    if file.size is not None and file.size > MAX_BYTES:
+        raise _too_large()
+    for name, value in rest.items():
+        if not isinstance(value, str):
+            raise InvalidRequest(f"The field {name!r} is no file.", param=name)
+    dry_run = _FLAGS.get(str(rest["dry_run"]).lower())
+    if dry_run is None:
+        raise InvalidRequest("'dry_run' is true or false.", param="dry_run")
+    return Upload(file.filename or "", file.file, str(rest["mapping"]), dry_run)
+
+
 def import_rows(
     alias: str,
     key: Keeper,
+    behind: Annotated[Backstage, Depends(backstage)],
     data: Data,
-    file: Annotated[UploadFile, File(description="rows as .jsonl or .csv, in UTF-8")],
-    mapping: Annotated[
-        str | None,
-        Form(description='{"output": "answer column", "constants": {"instruction": "..."}}'),
-    ] = None,
-    dry_run: Annotated[bool, Form()] = False,
+    upload: Annotated[Upload, Depends(_upload)],
 ) -> ImportOut:
-    """Import rows to train on: instruction, input, output, and a slice where there are several."""
+    """Import rows to train on: instruction, input, output, and a slice where there are several.
+
+    Personal data in them is replaced as in answers, save what the alias's policy exempts.
+    """
     check_sees(key, alias)
-    name = file.filename or ""
-    rows = _read(name, file.file.read(MAX_BYTES + 1), _mapped(mapping))
-    found = data.import_rows(key.tenant, alias, rows, name[:200], dry_run=dry_run)
+
+    def scrub(rows: Sequence[GivenRow]) -> Sequence[GivenRow]:
+        return from_thread.run(scrubbed_rows, behind.scrubber, key.tenant, alias, rows)
+
+    rows = _read(upload.name, upload.file, _mapped(upload.mapping))
+    source, dry_run = _source_name(upload.name), upload.dry_run
+    found = data.import_rows(key.tenant, alias, rows, source, scrub=scrub, dry_run=dry_run)
     return ImportOut.of(alias, found, dry_run)
 
 
-def _mapped(text: str | None) -> Mapped:
+def _source_name(name: str) -> str:
+    return "".join(character for character in name if character.isprintable())[:200]
+
+
+def _mapped(text: str) -> Mapped:
     """Read a mapping. Raises `InvalidRequest` that names the field."""
     if not text:
         return Mapped({}, {})
@@ -109,66 +195,61 @@ def _mapped(text: str | None) -> Mapped:
     return Mapped(columns, texts)
 
 
-def _read(name: str, content: bytes, mapped: Mapped) -> Iterator[GivenRow | BadRow]:
-    if len(content) > MAX_BYTES:
-        raise BodyTooLarge(f"A file has at most {MAX_BYTES} bytes: import it in parts.")
-    suffix = name.rpartition(".")[2].lower()
-    if suffix not in ("jsonl", "csv"):
-        raise InvalidRequest(f"{name[:80]!r} ends with neither .jsonl nor .csv.", param="file")
+def _read(name: str, file: BinaryIO, mapped: Mapped) -> Iterator[GivenRow | BadRow]:
+    match name.rpartition(".")[2].lower():
+        case "csv":
+            return read_csv(file, mapped)
+        case "jsonl":
+            return read_jsonl(file, mapped)
+        case _:
+            raise InvalidRequest(f"{name[:80]!r} ends with neither .jsonl nor .csv.", param="file")
+
+
+async def _golden_body(request: Request, key: Keeper) -> bytes:
+    """Receive a body, once its sender is known. Raises `BodyTooLarge`."""
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InvalidRequest(
-            f"{name[:80]!r} is not UTF-8 on line {line}: save it as UTF-8.", param="file"
-        ) from None
-    return read_csv(text, mapped) if suffix == "csv" else read_jsonl(text, mapped)
+        return await bounded(request, MAX_BYTES, _too_large()).body()
+    except ClientDisconnect:
+        raise InvalidRequest("The upload was cut off.") from None
 
 
-async def _golden_items(request: Request, key: Keeper) -> list[GoldenItem]:
-    """Read the items of a body. Raises `InvalidRequest` that names line and field."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BYTES:
-            raise BodyTooLarge(f"A golden set has at most {MAX_BYTES} bytes.")
-    lines = bytes(body).splitlines()
-    items = [_golden_item(line, number) for number, line in enumerate(lines, 1) if line.strip()]
-    if len(items) > MAX_GOLDEN:
-        raise InvalidRequest(f"A golden set has at most {MAX_GOLDEN} items, not {len(items)}.")
-    return items
+def _golden_items(body: bytes) -> list[GoldenItem]:
+    """Read golden items. Raises `InvalidRequest` that names line and field."""
+    lines = body.removeprefix(codecs.BOM_UTF8).split(b"\n")
+    full = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if len(full) > MAX_ITEMS:
+        raise InvalidRequest(f"A golden set has at most {MAX_ITEMS} items, not {len(full)}.")
+    return [_golden_item(line, number) for number, line in full]
 
 
 def _golden_item(line: bytes, number: int) -> GoldenItem:
     try:
-        return GoldenIn.model_validate(msgspec.json.decode(line)).item()
+        return GoldenIn.model_validate(msgspec.json.decode(line.decode())).item()
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"])) or None
         raise InvalidRequest(
             f"line {number}: {name or 'item'}: {first['msg']}", param=name
         ) from None
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"line {number} is not UTF-8: save the file as UTF-8") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"line {number} is not JSON: {error}") from None
 
 
 def put_golden(
-    alias: str,
-    key: Keeper,
-    data: Data,
-    items: Annotated[list[GoldenItem], Depends(_golden_items)],
+    alias: str, key: Keeper, data: Data, body: Annotated[bytes, Depends(_golden_body)]
 ) -> GoldenOut:
     """Make these items (JSON lines) the alias's golden set; the versions before stay known."""
     check_sees(key, alias)
-    return GoldenOut.of(alias, data.put_golden(key.tenant, alias, items))
+    return GoldenOut.of(alias, data.put_golden(key.tenant, alias, _golden_items(body)))
 
 
 def get_golden(alias: str, key: Reader, data: Data, all: bool = False) -> Response:  # noqa: A002
     """Give the golden set as JSON lines: what is valid now, or all of it."""
     check_sees(key, alias)
     found = data.golden(key.tenant, alias, all_items=all)
-    text = "".join(_line(msgspec.to_builtins(item)) for item in found.items)
-    return Response(text, media_type=JSONL, headers={"x-golden-digest": found.digest})
+    return _lines(map(msgspec.to_builtins, found.items), {"x-golden-digest": found.digest})
 
 
 def build(body: DatasetRequest, key: Keeper, data: Data, response: Response) -> DatasetOut:
@@ -183,6 +264,8 @@ def build(body: DatasetRequest, key: Keeper, data: Data, response: Response) -> 
 
 def list_datasets(key: Reader, data: Data, alias: str | None = None) -> DatasetList:
     """List data sets, the newest first."""
+    if alias is not None:
+        check_sees(key, alias)
     found = data.datasets(key.tenant, alias)
     return DatasetList(data=[DatasetOut.of(row) for row in found if sees(key, row["alias"])])
 
@@ -198,22 +281,30 @@ def get_rows(digest: Digest, key: Reader, data: Data) -> Response:
     """Give a data set's rows as JSON lines, each with where it came from."""
     check_sees(key, data.dataset(key.tenant, digest)["alias"])
     names = ("instruction", "input", "output", "slice", "origin", "lineage")
-    lines = (
-        _line({"id": row["row_digest"], **{name: row[name] for name in names}})
+    rows = (
+        {"id": row["row_digest"], **{name: row[name] for name in names}}
         for row in data.rows(digest)
     )
-    return StreamingResponse(lines, media_type=JSONL)
+    return _lines(rows, {})
 
 
 def lineage(
-    response_id: Annotated[str, Path(max_length=200)], key: Reader, data: Data
+    response_id: Annotated[str, Path(pattern="^[!-~]{1,200}$")], key: Reader, data: Data
 ) -> LineageOut:
     """Tell what became of an answer: flags, reviews, and the data sets that it is in."""
     found = LineageOut(**data.lineage(key.tenant, response_id))
-    if found.alias is not None:
-        check_sees(key, found.alias)
+    if found.alias is None or not sees(key, found.alias):
+        raise NotKnown(f"There is no answer {response_id[:80]!r}.")
     return found
 
 
-def _line(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) + "\n"
+def _lines(values: Iterable[Any], headers: Mapping[str, str]) -> Response:
+    """Stream values as JSON lines."""
+
+    def parts() -> Iterator[bytes]:
+        # One thread's turn for each part, so not for each line.
+        source = iter(values)
+        while some := list(islice(source, _LINES_AT_ONCE)):
+            yield b"".join(msgspec.json.encode(value) + b"\n" for value in some)
+
+    return StreamingResponse(parts(), media_type=JSONL, headers=dict(headers))

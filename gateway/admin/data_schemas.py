@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from sqlalchemy import RowMapping
 
+from feedback.data.golden import GoldenItem, GoldenSet
+from feedback.data.imports import Imported
 from feedback.data.rows import MAX_TEXT
-from feedback.data.service import GoldenItem, GoldenSet, Imported
 
 # PostgreSQL keeps no NUL.
 Text = Annotated[str, Field(max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
 FullText = Annotated[Text, Field(min_length=1)]
 Word = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+Moment = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Asked(BaseModel):
@@ -34,11 +37,15 @@ class BadRowOut(_Told):
 
 
 class ImportOut(_Told):
-    """What became of a file's rows; `examples` are the first that were left out."""
+    """What became of a file's rows; `examples` are the first that were left out.
+
+    `scrubbed` counts those of the imported ones whose personal data was replaced.
+    """
 
     alias: str
     read: int
     imported: int
+    scrubbed: int
     dropped: dict[str, int]
     examples: list[BadRowOut]
     dry_run: bool
@@ -54,6 +61,7 @@ class ImportOut(_Told):
             alias=alias,
             read=found.read,
             imported=found.imported,
+            scrubbed=found.scrubbed,
             dropped=dict(found.dropped),
             examples=examples,
             dry_run=dry_run,
@@ -69,8 +77,8 @@ class GoldenIn(_Asked):
     output: FullText
     slice: Word = ""
     template_id: Word | None = None
-    valid_from: float | None = None
-    valid_until: float | None = None
+    valid_from: Moment | None = None
+    valid_until: Moment | None = None
 
     @field_validator("valid_from", "valid_until", mode="before")
     @classmethod
@@ -79,6 +87,13 @@ class GoldenIn(_Asked):
             return value
         moment = datetime.fromisoformat(value)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        begin, end = self.valid_from, self.valid_until
+        if begin is not None and end is not None and end <= begin:
+            raise ValueError("valid_until must be later than valid_from")
+        return self
 
     def item(self) -> GoldenItem:
         """Give the value that the store takes."""
@@ -106,7 +121,10 @@ class DatasetRequest(_Asked):
 
 
 class DatasetOut(_Told):
-    """A data set: `dropped` and `origins` count rows; `new_rows` the newest one before lacked."""
+    """A data set: `dropped` and `origins` count rows; `new_rows` the newest one before lacked.
+
+    `golden` is the digest of the golden set that was in force.
+    """
 
     digest: str
     alias: str
@@ -116,6 +134,7 @@ class DatasetOut(_Told):
     origins: dict[str, int]
     slices: dict[str, int]
     conflicts: list[dict[str, Any]]
+    golden: str | None = None
     curation: dict[str, Any]
     created_at: float
 

@@ -14,13 +14,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from gateway.admin.schemas import ImportRequest
-from gateway.errors import InvalidRequest
+from gateway.errors import GatewayError, InvalidRequest
 from gateway.registry.errors import AdapterTooLarge, InvalidAdapter
 from gateway.registry.storage import MAX_BYTES, Source
 from gateway.settings import GatewaySettings
 
 _MAX_JSON_BYTES = 64 * 1024
-_MULTIPART_SLACK = 1024 * 1024
+MULTIPART_SLACK = 1024 * 1024
 
 
 @asynccontextmanager
@@ -32,12 +32,14 @@ async def read_source(request: Request, settings: GatewaySettings) -> AsyncItera
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind == "application/json":
-            body = await _bounded(request, _MAX_JSON_BYTES).body()
+            request = bounded(request, _MAX_JSON_BYTES, _too_large(_MAX_JSON_BYTES))
+            body = await request.body()
             roots = (*settings.import_roots, settings.storage)
             yield folder_within(_path_in(body), roots)
         elif kind == "multipart/form-data":
-            bounded = _bounded(request, MAX_BYTES + _MULTIPART_SLACK)
-            async with bounded.form(max_files=16, max_fields=16) as form:
+            limit = MAX_BYTES + MULTIPART_SLACK
+            request = bounded(request, limit, _too_large(limit))
+            async with request.form(max_files=16, max_fields=16) as form:
                 yield _files_in(form.multi_items())
         else:
             raise InvalidRequest(
@@ -48,9 +50,12 @@ async def read_source(request: Request, settings: GatewaySettings) -> AsyncItera
         raise InvalidRequest("The upload was cut off.") from None
 
 
-def _bounded(request: Request, limit: int) -> Request:
-    """Give the request again with a body that may not be longer than `limit` bytes."""
-    too_large = AdapterTooLarge(f"The request is larger than {limit} bytes.")
+def _too_large(limit: int) -> AdapterTooLarge:
+    return AdapterTooLarge(f"The request is larger than {limit} bytes.")
+
+
+def bounded(request: Request, limit: int, too_large: GatewayError) -> Request:
+    """Give the request again; reading more than `limit` bytes of its body raises `too_large`."""
     announced = request.headers.get("content-length", "0")
     if announced.isascii() and announced.isdigit() and int(announced) > limit:
         raise too_large

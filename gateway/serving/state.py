@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from feedback.desk import Desk
 from feedback.outbox import Outbox
+from feedback.scrub import Scrubber
 from gateway.errors import Overloaded, StoreUnavailable, Unauthenticated
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Key
@@ -55,6 +56,13 @@ class Serving:
         if self.engine is None:
             raise StoreUnavailable
         return self.engine
+
+    @property
+    def scrubber(self) -> Scrubber:
+        """What takes personal data out of texts. Raises `StoreUnavailable` before start."""
+        if self.desk is None:
+            raise StoreUnavailable
+        return self.desk.scrubber
 
     @property
     def keeper(self) -> SnapshotKeeper:

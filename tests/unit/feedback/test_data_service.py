@@ -1,19 +1,28 @@
 from __future__ import annotations
 
 import asyncio
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, RowMapping, Table, delete, insert
 
-from feedback.data.rows import GivenRow, Mapped, read_jsonl
-from feedback.data.service import DataStore, GoldenItem
-from feedback.errors import Invalid, NotKnown
+from feedback.data import service
+from feedback.data.golden import GoldenItem
+from feedback.data.imports import scrubbed_rows
+from feedback.data.readers import read_jsonl
+from feedback.data.rows import GivenRow, Mapped
+from feedback.data.service import DataStore
+from feedback.db import writing
+from feedback.errors import Conflicting, FinderAway, Invalid, NotKnown
 from feedback.opening import scrubbed_captures
 from feedback.review import Decision, ReviewDesk
 from feedback.scrub import Scrubber
 from feedback.store import FeedbackStore
+from feedback.tables import DATASETS, GOLDEN_ITEMS, REVIEWS, TICKETS
 
-from .conftest import Clock, a_capture, some_feedback
+from .conftest import Clock, EmailFinder, a_capture, some_feedback
 
 T = "default"
 
@@ -35,12 +44,13 @@ def golden(*inputs: str) -> list[GoldenItem]:
 
 def test_an_import_keeps_each_row_once_and_says_what_it_left_out(data: DataStore) -> None:
     data.put_golden(T, "support", golden("golden question"))
-    text = '{"instruction": "Answer.", "input": "no answer"}'
-    rows = [*given("one", "two", "one", "Golden  question"), *read_jsonl(text, Mapped({}, {}))]
+    file = io.BytesIO(b'{"instruction": "Answer.", "input": "no answer"}')
+    rows = [*given("one", "two", "one", "Golden  question!"), *read_jsonl(file, Mapped({}, {}))]
     tried = data.import_rows(T, "support", rows, "file", dry_run=True)
     assert (tried.read, tried.imported) == (5, 2)
     assert tried.dropped == {"duplicate": 1, "golden": 1, "no_output": 1}
     assert [bad.line for bad in tried.examples] == [3, 4, 1]
+    assert "on line 1: there is nothing to do" in tried.examples[0].message
     assert data.import_rows(T, "support", rows, "file").imported == 2
     assert data.import_rows(T, "support", rows, "file").dropped["duplicate"] == 3
     assert data.knows(T, "support")
@@ -74,6 +84,7 @@ def test_a_golden_item_that_comes_later_still_keeps_its_row_out(data: DataStore)
     built = data.build(T, "support")
     assert [row["input"] for row in data.rows(built.row["digest"])] == ["two"]
     assert built.row["manifest"]["dropped"] == {"golden": 1}
+    assert built.row["manifest"]["golden"] == data.golden(T, "support").digest
 
 
 def test_an_empty_data_set_says_what_was_left_out(data: DataStore) -> None:
@@ -101,7 +112,7 @@ def test_golden_sets_have_versions_and_dates(data: DataStore, clock: Clock) -> N
     [
         ([], "at least one"),
         ([*golden("a"), *golden("b")], "'g0' occurs twice"),
-        (golden("a", " A!"), "'g0' and 'g1' ask the same"),
+        (golden("a", " A "), "'g0' and 'g1' ask the same"),
     ],
 )
 def test_golden_sets_are_checked(data: DataStore, items: list[GoldenItem], message: str) -> None:
@@ -152,3 +163,92 @@ def test_a_review_becomes_a_row_with_its_lineage(
 def asked(number: int) -> dict[str, object]:
     system = {"role": "system", "content": "Answer."}
     return {"messages": [system, {"role": "user", "content": f"question {number}"}]}
+
+
+Read = Callable[[Table], Sequence[RowMapping]]
+
+
+def test_imported_rows_are_scrubbed_each_by_itself(
+    data: DataStore, scrubber: Scrubber, finder: EmailFinder, rows: Read
+) -> None:
+    personal = GivenRow(1, "Answer.", "I am ann@here.com", "Dear ann@here.com, order AB-1.", "s")
+    file = [personal, GivenRow(2, "Answer.", "plain", "yes", "s", "ann@here.com")]
+
+    def scrub(some: Sequence[GivenRow]) -> Sequence[GivenRow]:
+        return asyncio.run(scrubbed_rows(scrubber, T, "support", some))
+
+    assert data.import_rows(T, "support", file, "file", scrub=scrub, dry_run=True).scrubbed == 0
+    assert not rows(TICKETS)
+    found = data.import_rows(T, "support", file, "file", scrub=scrub)
+    assert (found.imported, found.scrubbed) == (2, 1)
+    kept = rows(TICKETS)
+    assert "ann@here.com" not in str(kept)
+    other = kept[0]["input"].removeprefix("I am ")
+    assert kept[0]["output"] == f"Dear {other}, order AB-1."
+    # Known again by what the file says.
+    assert data.import_rows(T, "support", file, "file", scrub=scrub).dropped == {"duplicate": 2}
+    finder.error = FinderAway()
+    with pytest.raises(FinderAway):
+        data.import_rows(T, "support", given("another"), "file", scrub=scrub)
+    assert len(rows(TICKETS)) == 2
+
+
+def test_no_data_set_without_a_golden_set_that_can_be_read(data: DataStore, engine: Engine) -> None:
+    data.import_rows(T, "support", given("one", "two"), "file")
+    data.put_golden(T, "support", golden("one"))
+    with writing(engine) as connection:
+        connection.execute(delete(GOLDEN_ITEMS))
+    with pytest.raises(Conflicting, match="no data set is made"):
+        data.build(T, "support")
+
+
+def test_a_golden_set_that_comes_meanwhile_counts(
+    data: DataStore, monkeypatch: pytest.MonkeyPatch, rows: Read
+) -> None:
+    data.import_rows(T, "support", given("one", "two", "three"), "file")
+    puts = [golden("one")]
+    real = service.curate
+
+    def curate(*arguments: Any) -> Any:
+        found = real(*arguments)
+        if puts:
+            data.put_golden(T, "support", puts.pop())
+        return found
+
+    monkeypatch.setattr(service, "curate", curate)
+    built = data.build(T, "support")
+    assert {row["input"] for row in data.rows(built.row["digest"])} == {"two", "three"}
+    assert len(rows(DATASETS)) == 1
+    puts += [golden(f"other {number}") for number in range(9)]
+    with pytest.raises(Conflicting, match="changes all the time"):
+        data.build(T, "support")
+
+
+def test_two_reviewers_who_correct_one_answer_differently(
+    data: DataStore, engine: Engine, clock: Clock, store: FeedbackStore, scrubber: Scrubber
+) -> None:
+    answer = a_capture(1, request=asked(1))
+    store.keep(asyncio.run(scrubbed_captures(scrubber, [answer])))
+    store.submit(some_feedback(1, 1))
+    desk = ReviewDesk(engine, clock=clock)
+    (item,) = desk.queue(T, {"status": "open"})
+    desk.decide(T, item.row["id"], "ann", Decision("wrong", "9 euros"))
+    other = {"item_id": item.row["id"], "reviewer": "ben", "created_at": clock.now}
+    with writing(engine) as connection:  # as where the item was opened again
+        connection.execute(
+            insert(REVIEWS).values(tenant=T, verdict="wrong", correction="12 euros", **other)
+        )
+    data.import_rows(T, "support", given("imported"), "file")
+    manifest = data.build(T, "support").row["manifest"]
+    assert manifest["dropped"] == {"conflict": 2}
+    assert {one["response_id"] for one in manifest["conflicts"][0]["lineage"]} == {answer.id}
+
+
+def test_the_digest_does_not_follow_the_order_of_import(data: DataStore, clock: Clock) -> None:
+    first, second = given("one", "two"), given("two", "one", "three")
+    data.import_rows(T, "a", [*first, *second], "file")
+    data.import_rows(T, "b", second, "file")
+    clock.now += 5
+    data.import_rows(T, "b", first, "file")
+    digests = [[r["row_digest"] for r in data.rows(data.build(T, x).row["digest"])] for x in "ab"]
+    assert digests[0] == digests[1]

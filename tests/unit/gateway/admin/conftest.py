@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 
 from deploy.migrations import upgrade
 from feedback.errors import FeedbackError
+from feedback.scrub import Scrubber
 from gateway.admin import create_admin_router
 from gateway.errors import GatewayError, InvalidRequest, Unauthenticated
 from gateway.feedback_api import from_feedback
@@ -24,6 +25,7 @@ from gateway.registry.db import make_engine
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Key, Snapshot
 from gateway.settings import GatewaySettings
+from tests.unit.feedback.conftest import EmailFinder
 from tests.unit.gateway.registry.adapter_files import BASE
 
 
@@ -35,6 +37,8 @@ class Behind:
         self.settings = settings
         self.snapshot: Snapshot = registry.snapshot()
         self.database: Engine = make_engine(settings.database_url)
+        self.finder = EmailFinder()
+        self.scrubber = Scrubber(self.finder, bytes(32))
 
     def authenticate(self, headers: Mapping[str, str]) -> Key:
         secret = headers.get("authorization", "").removeprefix("Bearer ")

@@ -123,7 +123,7 @@ async def test_an_import_with_a_mapping(admin: httpx.AsyncClient) -> None:
     ("name", "content", "mapping", "message"),
     [
         ("rows.txt", b"", None, "neither .jsonl nor .csv"),
-        ("rows.csv", b"a\n\xff\n", None, "not UTF-8 on line 2"),
+        ("rows.csv", b"a\xff\n", None, "Line 1 is not UTF-8"),
         ("rows.csv", b"", "{", "not JSON of names"),
         ("rows.csv", b"", '{"answer": "a"}', "The mapping names 'answer'"),
         ("rows.csv", b"", '{"constants": {"x": "a"}}', "The mapping names 'x'"),
