@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -12,6 +12,7 @@ from deploy.config import Config
 from deploy.home import Home, read_env
 
 TIMEOUT_S = 60.0
+_PREFIX = "/admin/v1"
 
 
 class ApiError(Exception):
@@ -40,22 +41,36 @@ class AdminApi:
         """GET below /admin/v1 what is not JSON."""
         return self._response("GET", path).text
 
+    def save(self, path: str, file: BinaryIO) -> None:
+        """GET below /admin/v1 what may be long, into an open file."""
+        with self._refusing("GET", path), self._http.stream("GET", f"{_PREFIX}{path}") as response:
+            if not response.is_success:
+                response.read()
+                raise ApiError(_refusal(response))
+            for part in response.iter_bytes():
+                file.write(part)
+
     def _send(self, method: str, path: str, **options: Any) -> Any:
         response = self._response(method, path, **options)
         return response.json() if response.content else None
 
     def _response(self, method: str, path: str, **options: Any) -> httpx.Response:
+        with self._refusing(method, path):
+            response = self._http.request(method, f"{_PREFIX}{path}", **options)
+        if response.is_success:
+            return response
+        raise ApiError(_refusal(response))
+
+    @contextmanager
+    def _refusing(self, method: str, path: str) -> Iterator[None]:
         try:
-            response = self._http.request(method, f"/admin/v1{path}", **options)
+            yield
         except httpx.ConnectError:
             raise ApiError(
                 f"no gateway answers at {self._http.base_url}; start one with `adapterloop up`"
             ) from None
         except httpx.HTTPError as error:
             raise ApiError(f"{method} {path}: {type(error).__name__}: {error}") from None
-        if response.is_success:
-            return response
-        raise ApiError(_refusal(response))
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import click
 
@@ -15,6 +17,8 @@ from deploy.commands.context import configuration, fail
 if TYPE_CHECKING:
     from deploy.api import AdminApi
 
+_IMPORT_S = 600.0
+"""Looking for personal data in many rows takes its time."""
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -26,20 +30,22 @@ def command() -> None:
 @command.command("import")
 @click.argument("alias")
 @click.argument("file", type=_FILE)
-@click.option("--map", "columns", multiple=True, help="FIELD=COLUMN, such as output=answer.")
+@click.option("--mapping", multiple=True, help="FIELD=COLUMN, such as output=answer.")
 @click.option("--set", "constants", multiple=True, help="FIELD=TEXT for every row.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
 def import_(
-    alias: str, file: Path, columns: tuple[str, ...], constants: tuple[str, ...], dry_run: bool
+    alias: str, file: Path, mapping: tuple[str, ...], constants: tuple[str, ...], dry_run: bool
 ) -> None:
     """Import FILE (.jsonl or .csv: instruction, input, output) for ALIAS to be trained on."""
-    mapping = {**_pairs(columns, "--map"), "constants": _pairs(constants, "--set")}
-    form = {"mapping": json.dumps(mapping), "dry_run": str(dry_run).lower()}
-    with _api() as api:
-        files = {"file": (file.name, file.read_bytes())}
-        told = api.post(f"/imports/{alias}", files=files, data=form)
+    fields = {**_pairs(mapping, "--mapping"), "constants": _pairs(constants, "--set")}
+    form = {"mapping": json.dumps(fields), "dry_run": str(dry_run).lower()}
+    with _api() as api, file.open("rb") as content:
+        files = {"file": (file.name, content)}
+        told = api.post(f"/imports/{alias}", files=files, data=form, timeout=_IMPORT_S)
     would = "would be imported" if dry_run else "imported"
     click.echo(f"{told['imported']} of {told['read']} rows {would}")
+    if told["scrubbed"]:
+        click.echo(f"  personal data replaced: {told['scrubbed']}")
     for reason, number in told["dropped"].items():
         click.echo(f"  left out, {reason}: {number}")
     for example in told["examples"]:
@@ -48,12 +54,41 @@ def import_(
 
 @command.command("export")
 @click.argument("alias")
-@click.option("--digest", help="Of a data set; default: the newest, made of all there is by now.")
-def export(alias: str, digest: str | None) -> None:
-    """Write a data set's rows as JSON lines, each with where it came from."""
+@click.option("--digest", help="Of a data set.")
+@click.option("--latest", is_flag=True, help="The newest data set that there is.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: the output.")
+def export(alias: str, digest: str | None, latest: bool, out: Path | None) -> None:
+    """Write a data set's rows as JSON lines, each with where it came from.
+
+    With neither --digest nor --latest, a data set is made of all there is by now.
+    """
+    if digest and latest:
+        raise click.UsageError("--digest and --latest exclude each other.")
     with _api() as api:
-        chosen = digest or api.post("/datasets", {"alias": alias})["digest"]
-        click.echo(api.text(f"/datasets/{chosen}/rows"), nl=False)
+        chosen = digest or (_latest(api, alias) if latest else None)
+        chosen = chosen or str(api.post("/datasets", {"alias": alias})["digest"])
+        if (found := api.get(f"/datasets/{quote(chosen, safe='')}"))["alias"] != alias:
+            fail(f"{chosen[:12]} is a data set of {found['alias']}, not of {alias}")
+        rows = f"/datasets/{chosen}/rows"
+        if out is None:
+            api.save(rows, sys.stdout.buffer)
+            return
+        # A file of that name is always whole.
+        part = out.with_name(f"{out.name}.part")
+        try:
+            with part.open("wb") as file:
+                api.save(rows, file)
+            part.replace(out)
+        finally:
+            part.unlink(missing_ok=True)
+    click.echo(f"data set {chosen[:12]}: {found['rows']} rows in {out}")
+
+
+def _latest(api: AdminApi, alias: str) -> str:
+    data = api.get(f"/datasets?alias={quote(alias, safe='')}")["data"]
+    if not data:
+        fail(f"there is no data set of {alias} yet; without --latest, one is made")
+    return str(data[0]["digest"])
 
 
 @command.command("golden")
@@ -63,7 +98,7 @@ def golden(alias: str, file: Path | None) -> None:
     """Write ALIAS's golden set as JSON lines; or make the items of FILE the golden set."""
     with _api() as api:
         if file is None:
-            click.echo(api.text(f"/golden/{alias}"), nl=False)
+            api.save(f"/golden/{alias}", sys.stdout.buffer)
             return
         told = api.put(f"/golden/{alias}", file.read_bytes())
     slices = ", ".join(f"{number} {name or '-'}" for name, number in told["slices"].items())

@@ -126,7 +126,7 @@ async def test_too_large(
     admin: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "MAX_BYTES", 100)
-    monkeypatch.setattr(sources, "_MULTIPART_SLACK", 0)
+    monkeypatch.setattr(sources, "MULTIPART_SLACK", 0)
     files = upload(write_adapter(tmp_path / "a"))
     request = admin.build_request("POST", VERSIONS, files=files)
     answer = await admin.send(request)
