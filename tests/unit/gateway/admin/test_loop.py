@@ -305,3 +305,16 @@ async def test_tenants_do_not_meet(
     ):
         assert (await stranger.get(path)).status_code == 404
     assert (await stranger.post("/jobs/claim", json={"holder": "x"})).status_code == 204
+
+
+async def test_the_example_business_is_taken_whole(admin: httpx.AsyncClient) -> None:
+    """As the demo puts it: the golden set first, then the tickets."""
+    acme = Path("deploy/examples/acme/data")
+    put = await admin.put("/golden/support", content=(acme / "golden.jsonl").read_bytes())
+    assert put.json()["slices"] == {"facts": 60, "triage": 200}
+    files = {"file": ("tickets.jsonl", (acme / "train.jsonl").read_bytes(), "application/jsonl")}
+    told = (await admin.post("/imports/support", files=files)).json()
+    assert (told["read"], told["imported"], told["dropped"]) == (635, 635, {})
+    made = (await admin.post("/datasets", json={"alias": "support"})).json()
+    assert made["rows"] >= 0.95 * 635
+    assert made["slices"].keys() == {"facts", "triage"}
