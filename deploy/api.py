@@ -10,6 +10,7 @@ import httpx
 
 from deploy.config import Config
 from deploy.home import Home, read_env
+from trainer.client import refusal
 
 TIMEOUT_S = 60.0
 _PREFIX = "/admin/v1"
@@ -46,7 +47,7 @@ class AdminApi:
         with self._refusing("GET", path), self._http.stream("GET", f"{_PREFIX}{path}") as response:
             if not response.is_success:
                 response.read()
-                raise ApiError(_refusal(response))
+                raise ApiError(refusal(response))
             for part in response.iter_bytes():
                 file.write(part)
 
@@ -59,7 +60,7 @@ class AdminApi:
             response = self._http.request(method, f"{_PREFIX}{path}", **options)
         if response.is_success:
             return response
-        raise ApiError(_refusal(response))
+        raise ApiError(refusal(response))
 
     @contextmanager
     def _refusing(self, method: str, path: str) -> Iterator[None]:
@@ -93,10 +94,3 @@ def connect(config: Config) -> Iterator[AdminApi]:
         trust_env=False,
     ) as http:
         yield AdminApi(http)
-
-
-def _refusal(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"the gateway answered {response.status_code}: {response.text[:200]}"

@@ -110,7 +110,7 @@ class _Run:
 
     def _until_ready(self, supervisor: Supervisor) -> None:
         while True:
-            now = readiness(_loopback(self.config), self.config.port)
+            now = readiness(loopback(self.config), self.config.port)
             if now.ready:
                 return
             hint = ""
@@ -153,7 +153,7 @@ class _Run:
         return {**os.environ, "ADAPTERLOOP_HOME": str(self.home.root), "PYTHONUNBUFFERED": "1"}
 
     def _welcome(self) -> None:
-        has_ui = get(_loopback(self.config), self.config.port, "/ui")[0] in (200, 302, 303, 307)
+        has_ui = get(loopback(self.config), self.config.port, "/ui")[0] in (200, 302, 303, 307)
         models = [version.alias for version in self.promote] or self._stable()
         self.progress.plain(
             welcome(self.home, base_url(self.config), (models or ["base"])[0], has_ui=has_ui)
@@ -187,7 +187,7 @@ def programs(config: Config) -> list[Program]:
 
 def base_url(config: Config) -> str:
     """Return the address that clients on this machine use."""
-    host = _loopback(config)
+    host = loopback(config)
     return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
 
 
@@ -196,7 +196,8 @@ def running_states(home: Home) -> list[State]:
     return states(home)
 
 
-def _loopback(config: Config) -> str:
+def loopback(config: Config) -> str:
+    """Return the host that clients on this machine use."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
 
 

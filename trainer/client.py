@@ -89,14 +89,15 @@ class AdminClient:
                 if response.is_success:
                     return response
                 if response.status_code not in _PASSING:
-                    raise Refused(response.status_code, _words(response))
-                trouble = _words(response)
+                    raise Refused(response.status_code, refusal(response))
+                trouble = refusal(response)
             if time.monotonic() >= deadline:
                 raise GatewayAway(f"{method} {path}: {trouble}")
             self._sleep(_PAUSE_S)
 
 
-def _words(response: httpx.Response) -> str:
+def refusal(response: httpx.Response) -> str:
+    """Give the words with which the gateway refused."""
     try:
         return str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):

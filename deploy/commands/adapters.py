@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from deploy.commands.context import configuration, fail
+from deploy.commands.context import admin_api, fail
 
 if TYPE_CHECKING:
     from deploy.api import AdminApi
@@ -29,7 +28,7 @@ def command() -> None:
 @click.argument("alias", required=False)
 def list_(alias: str | None) -> None:
     """Show aliases, their versions, and where these are loaded."""
-    with _api() as api:
+    with admin_api() as api:
         found = [api.get(f"/adapters/{alias}")] if alias else api.get("/adapters")["data"]
     for entry in found:
         _show(entry)
@@ -40,7 +39,7 @@ def list_(alias: str | None) -> None:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def add(alias: str, folder: Path) -> None:
     """Register the adapter in FOLDER as the next version of ALIAS."""
-    with _api() as api, ExitStack() as files:
+    with admin_api() as api, ExitStack() as files:
         parts = [
             ("files", (name, files.enter_context((folder / name).open("rb"))))
             for name in FILES
@@ -61,7 +60,7 @@ def promote(alias: str, version: int, wait: bool) -> None:
 
     Version 0 is the base model, which needs no proof.
     """
-    with _api() as api:
+    with admin_api() as api:
         if wait and version:
             _until_verified(api, alias, version)
         api.post(f"/adapters/{alias}/promote", {"version": version})
@@ -72,7 +71,7 @@ def promote(alias: str, version: int, wait: bool) -> None:
 @click.argument("alias")
 def rollback(alias: str) -> None:
     """End a rollout of ALIAS, or else go back to the version before."""
-    with _api() as api:
+    with admin_api() as api:
         api.post(f"/adapters/{alias}/rollback")
         entry = api.get(f"/adapters/{alias}")
     _show(entry)
@@ -90,7 +89,7 @@ def rollout(alias: str, version: int, steps: str) -> None:
         shares = [float(part) for part in steps.split(",")]
     except ValueError:
         raise click.BadParameter("numbers separated by commas", param_hint="--steps") from None
-    with _api() as api:
+    with admin_api() as api:
         if version:
             _until_verified(api, alias, version)
         api.post(f"/adapters/{alias}/rollout", {"version": version, "steps": shares})
@@ -102,7 +101,7 @@ def rollout(alias: str, version: int, steps: str) -> None:
 @click.argument("version", type=int)
 def retire(alias: str, version: int) -> None:
     """End VERSION for good; workers drop it once its calls are done."""
-    with _api() as api:
+    with admin_api() as api:
         api.post(f"/adapters/{alias}/versions/{version}/retire")
     click.echo(f"{alias}@{version} is retired")
 
@@ -140,15 +139,3 @@ def _show(entry: dict[str, Any]) -> None:
     click.echo(f"{entry['alias']}: {text}")
     for version in entry.get("versions", ()):
         click.echo(f"  {version['version']:>4}  {version['state']:<10}  {version['sha256'][:12]}")
-
-
-@contextmanager
-def _api() -> Iterator[AdminApi]:
-    config = configuration()
-    from deploy.api import ApiError, connect
-
-    try:
-        with connect(config) as api:
-            yield api
-    except ApiError as error:
-        fail(str(error))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import click
 
-from deploy.commands.context import configuration, fail
+from deploy.commands.context import admin_api, fail
 
 if TYPE_CHECKING:
     from deploy.api import AdminApi
@@ -39,7 +37,7 @@ def import_(
     """Import FILE (.jsonl or .csv: instruction, input, output) for ALIAS to be trained on."""
     fields = {**_pairs(mapping, "--mapping"), "constants": _pairs(constants, "--set")}
     form = {"mapping": json.dumps(fields), "dry_run": str(dry_run).lower()}
-    with _api() as api, file.open("rb") as content:
+    with admin_api() as api, file.open("rb") as content:
         files = {"file": (file.name, content)}
         told = api.post(f"/imports/{alias}", files=files, data=form, timeout=_IMPORT_S)
     would = "would be imported" if dry_run else "imported"
@@ -64,7 +62,7 @@ def export(alias: str, digest: str | None, latest: bool, out: Path | None) -> No
     """
     if digest and latest:
         raise click.UsageError("--digest and --latest exclude each other.")
-    with _api() as api:
+    with admin_api() as api:
         chosen = digest or (_latest(api, alias) if latest else None)
         chosen = chosen or str(api.post("/datasets", {"alias": alias})["digest"])
         if (found := api.get(f"/datasets/{quote(chosen, safe='')}"))["alias"] != alias:
@@ -96,7 +94,7 @@ def _latest(api: AdminApi, alias: str) -> str:
 @click.argument("file", type=_FILE, required=False)
 def golden(alias: str, file: Path | None) -> None:
     """Write ALIAS's golden set as JSON lines; or make the items of FILE the golden set."""
-    with _api() as api:
+    with admin_api() as api:
         if file is None:
             api.save(f"/golden/{alias}", sys.stdout.buffer)
             return
@@ -113,15 +111,3 @@ def _pairs(given: tuple[str, ...], option: str) -> dict[str, str]:
             raise click.BadParameter(f"{pair!r} is not FIELD=VALUE", param_hint=option)
         pairs[name] = value
     return pairs
-
-
-@contextmanager
-def _api() -> Iterator[AdminApi]:
-    config = configuration()
-    from deploy.api import ApiError, connect
-
-    try:
-        with connect(config) as api:
-            yield api
-    except ApiError as error:
-        fail(str(error))

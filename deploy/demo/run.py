@@ -18,6 +18,7 @@ from deploy.demo.story import Demo, DemoFailed
 from deploy.health import readiness
 from deploy.home import Home, read_env
 from deploy.progress import Progress
+from deploy.up import base_url, loopback
 
 OUT = Path("build") / "demo.json"
 _START_S = 900.0
@@ -40,8 +41,7 @@ def run(config: Config, progress: Progress, *, quick: bool, out: Path = OUT) -> 
 
 @contextlib.contextmanager
 def _gateway_up(config: Config, home: Home, progress: Progress) -> Iterator[str]:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)  # noqa: S104
-    url = f"http://{host}:{config.port}"
+    host, url = loopback(config), base_url(config)
     if home.keys.exists() and readiness(host, config.port).ready:
         progress.say(f"using the gateway at {url}")
         yield url

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 READERS = ("admin", "reviewer", "trainer")
 ADMINS = ("admin",)
+REVIEWERS = ("admin", "reviewer")
 # Only the trainer's publishing stage registers; what becomes of the version is the gate's matter.
 PUBLISHERS = ("admin", "trainer")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from sqlalchemy import RowMapping
 
 from feedback.data.golden import GoldenItem, GoldenSet
 from feedback.data.imports import Imported
 from feedback.data.rows import MAX_TEXT
+from gateway.admin.schemas import Asked, Told
 
 # PostgreSQL keeps no NUL.
 Text = Annotated[str, Field(max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
@@ -20,15 +21,7 @@ Word = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Moment = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Asked(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Told(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class BadRowOut(_Told):
+class BadRowOut(Told):
     """A row that was left out, and what to do about it."""
 
     line: int
@@ -36,7 +29,7 @@ class BadRowOut(_Told):
     message: str
 
 
-class ImportOut(_Told):
+class ImportOut(Told):
     """What became of a file's rows; `examples` are the first that were left out.
 
     `scrubbed` counts those of the imported ones whose personal data was replaced.
@@ -68,7 +61,7 @@ class ImportOut(_Told):
         )
 
 
-class GoldenIn(_Asked):
+class GoldenIn(Asked):
     """A golden item as it is put; dates in ISO 8601, or seconds since the epoch."""
 
     id: Annotated[Word, Field(min_length=1)]
@@ -100,7 +93,7 @@ class GoldenIn(_Asked):
         return GoldenItem(**self.model_dump())
 
 
-class GoldenOut(_Told):
+class GoldenOut(Told):
     """A golden set in short."""
 
     alias: str
@@ -114,13 +107,13 @@ class GoldenOut(_Told):
         return cls(alias=alias, digest=found.digest, items=len(found.items), slices=found.slices)
 
 
-class DatasetRequest(_Asked):
+class DatasetRequest(Asked):
     """The alias whose data set is made."""
 
     alias: str
 
 
-class DatasetOut(_Told):
+class DatasetOut(Told):
     """A data set: `dropped` and `origins` count rows; `new_rows` the newest one before lacked.
 
     `golden` is the digest of the golden set that was in force.
@@ -149,14 +142,14 @@ class DatasetOut(_Told):
         )
 
 
-class DatasetList(_Told):
+class DatasetList(Told):
     """Data sets, the newest first."""
 
     object: Literal["list"] = "list"
     data: list[DatasetOut]
 
 
-class LineageOut(_Told):
+class LineageOut(Told):
     """What became of an answer."""
 
     response_id: str

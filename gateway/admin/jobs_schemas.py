@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from sqlalchemy import RowMapping
 
-from gateway.admin.schemas import Line, Number
+from gateway.admin.schemas import Asked, Line, Number, Told
 
 Name = Annotated[Line, Field(min_length=1)]
 # A trainer's job must end however long its trouble's text is, and PostgreSQL refuses NUL.
@@ -15,30 +15,22 @@ Reason = Annotated[str, AfterValidator(lambda text: text.replace("\0", "")[:10_0
 State = Literal["queued", "running", "done", "failed", "skipped", "cancelled"]
 
 
-class _Asked(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Told(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class RefreshRequest(_Asked):
+class RefreshRequest(Asked):
     """A refresh to queue. `parameters.recipe` sets parts of the trainer's recipe otherwise."""
 
     alias: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class ClaimRequest(_Asked):
+class ClaimRequest(Asked):
     """Who wants a job, and of which kinds; `job_id` for one job only."""
 
     holder: Name
-    kinds: Annotated[list[Name], Field(min_length=1, max_length=20)] = ["refresh"]
+    kinds: list[Name] = Field(["refresh"], min_length=1, max_length=20)
     job_id: Line | None = None
 
 
-class HolderRequest(_Asked):
+class HolderRequest(Asked):
     """Who has the job."""
 
     holder: Name
@@ -65,13 +57,13 @@ class FinishRequest(HolderRequest):
     reason: Reason | None = None
 
 
-class CancelRequest(_Asked):
+class CancelRequest(Asked):
     """Why a job is cancelled."""
 
     reason: Line = ""
 
 
-class JobOut(_Told):
+class JobOut(Told):
     """A job with its record."""
 
     id: str
@@ -95,14 +87,14 @@ class JobOut(_Told):
         return cls(**{name: row[name] for name in cls.model_fields})
 
 
-class JobList(_Told):
+class JobList(Told):
     """Jobs, the newest first."""
 
     object: Literal["list"] = "list"
     data: list[JobOut]
 
 
-class GateRequest(_Asked):
+class GateRequest(Asked):
     """A gate's verdict on a candidate against another version."""
 
     alias: str
@@ -113,7 +105,7 @@ class GateRequest(_Asked):
     job_id: Line | None = None
 
 
-class GateOut(_Told):
+class GateOut(Told):
     """A gate's report."""
 
     id: int
@@ -131,14 +123,14 @@ class GateOut(_Told):
         return cls(**{name: row[name] for name in cls.model_fields})
 
 
-class GateList(_Told):
+class GateList(Told):
     """Gate reports, the newest first."""
 
     object: Literal["list"] = "list"
     data: list[GateOut]
 
 
-class PublishRequest(_Asked):
+class PublishRequest(Asked):
     """The version to publish, and the job that made it."""
 
     version: Number

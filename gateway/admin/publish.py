@@ -21,12 +21,12 @@ from gateway.admin.jobs_schemas import PublishRequest
 from gateway.admin.schemas import AliasOut, ErrorBody
 from gateway.errors import Conflict
 from gateway.registry.records import AliasDetail
+from gateway.registry.repository import BASE_ALIAS
 from gateway.registry.snapshot import Alias, Key
 from gateway.settings import GatewaySettings
 
 Publisher = Annotated[Key, Depends(needs(*PUBLISHERS))]
 Behind = Annotated[Backstage, Depends(backstage)]
-BASE = "base"
 
 
 def create_router() -> APIRouter:
@@ -106,7 +106,7 @@ def _check_free(found: AliasDetail, number: int, settings: GatewaySettings) -> N
 def _passed(reports: Reports, tenant: str, alias: Alias, candidate: str) -> RowMapping:
     """Give the report that allows it. Raises `Conflict` where there is none."""
     stable = alias.stable
-    against = BASE if stable is None or stable.is_base else stable.model
+    against = BASE_ALIAS if stable is None or stable.is_base else stable.model
     report = reports.verdict(tenant, alias.name, candidate, against)
     if report is None:
         raise Conflict(f"There is no gate report on {candidate} against {against}: run the gate.")

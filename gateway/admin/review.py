@@ -7,14 +7,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query
 
 from feedback.review import Item, ReviewDesk
-from gateway.admin.access import Backstage, actor_of, backstage, check_sees, needs
+from gateway.admin.access import REVIEWERS, Backstage, actor_of, backstage, check_sees, needs
 from gateway.admin.review_schemas import DecisionRequest, ReviewItemOut, ReviewList
 from gateway.admin.schemas import MAX_INT, ErrorBody
+from gateway.registry.names import PATTERN
 from gateway.registry.snapshot import Key
 
-REVIEWERS = ("admin", "reviewer")
 Reviewer = Annotated[Key, Depends(needs(*REVIEWERS))]
-NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 ItemId = Annotated[int, Path(ge=1, le=MAX_INT)]
 
 
@@ -46,7 +45,7 @@ def create_router() -> APIRouter:
 def queue(
     key: Reviewer,
     desk: Desk,
-    alias: Annotated[str | None, Query(pattern=NAME)] = None,
+    alias: Annotated[str | None, Query(pattern=rf"^{PATTERN}$")] = None,
     reason: Literal["flagged", "guarded", "doubtful", "audit"] | None = None,
     status: Literal["open", "claimed", "done", "all"] = "open",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from feedback.review import Decision, Item
+from gateway.admin.schemas import Asked, Told
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
 
-class Scores(BaseModel):
+class Scores(Asked):
     """How good an answer is, 0 to 1."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     correctness: Score | None = None
     relevance: Score | None = None
     safety: Score | None = None
 
 
-class DecisionRequest(BaseModel):
+class DecisionRequest(Asked):
     """A verdict; `correction` goes with `wrong` and is what should have been answered."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     verdict: Literal["correct", "wrong", "unsafe", "skip"]
     correction: Annotated[str, Field(max_length=100_000, pattern=r"^[^\x00]*$")] | None = None
@@ -36,10 +33,8 @@ class DecisionRequest(BaseModel):
         return Decision(self.verdict, self.correction, scores or None)
 
 
-class ReviewItemOut(BaseModel):
+class ReviewItemOut(Told):
     """An answer that waits for a reviewer, or has had one."""
-
-    model_config = ConfigDict(frozen=True)
 
     id: int
     response_id: str
@@ -82,10 +77,8 @@ class ReviewItemOut(BaseModel):
         )
 
 
-class ReviewList(BaseModel):
+class ReviewList(Told):
     """Items, the most pressing first; the next page begins `after` the last one's id."""
-
-    model_config = ConfigDict(frozen=True)
 
     object: Literal["list"] = "list"
     data: list[ReviewItemOut]

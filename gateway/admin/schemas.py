@@ -21,15 +21,19 @@ NumberOrBase = Annotated[
 Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
-class _Asked(BaseModel):
+class Asked(BaseModel):
+    """A body that is asked with: a field that is not known is refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Told(BaseModel):
+class Told(BaseModel):
+    """A body that is answered with."""
+
     model_config = ConfigDict(frozen=True)
 
 
-class ErrorDetail(_Told):
+class ErrorDetail(Told):
     """What went wrong."""
 
     message: str
@@ -38,25 +42,25 @@ class ErrorDetail(_Told):
     code: str | None
 
 
-class ErrorBody(_Told):
+class ErrorBody(Told):
     """OpenAI's error body."""
 
     error: ErrorDetail
 
 
-class ImportRequest(_Asked):
+class ImportRequest(Asked):
     """An adapter's folder on the gateway's machine."""
 
     path: str
 
 
-class PromoteRequest(_Asked):
+class PromoteRequest(Asked):
     """The version that becomes the stable one."""
 
     version: NumberOrBase
 
 
-class RolloutRequest(_Asked):
+class RolloutRequest(Asked):
     """A candidate and the rising shares of the callers that it gets.
 
     The first share is set at once. The later ones are kept in the alias's record; until a
@@ -73,13 +77,13 @@ class RolloutRequest(_Asked):
         return self
 
 
-class RetireRequest(_Asked):
+class RetireRequest(Asked):
     """Why a version is retired, for its record."""
 
     reason: Line = ""
 
 
-class KeyRequest(_Asked):
+class KeyRequest(Asked):
     """A key to make. `aliases` null allows every alias of the tenant."""
 
     owner: Annotated[Line, Field(min_length=1)]
@@ -89,7 +93,7 @@ class KeyRequest(_Asked):
     expires_at: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 
-class VersionOut(_Told):
+class VersionOut(Told):
     """A version in short, as registration, promotion and retirement answer."""
 
     alias: str
@@ -108,7 +112,7 @@ class VersionOut(_Told):
         )
 
 
-class PlacementOut(_Told):
+class PlacementOut(Told):
     """A version on a worker; `current` is false once the worker has restarted since the check."""
 
     worker: str
@@ -134,7 +138,7 @@ class PlacementOut(_Told):
         )
 
 
-class StateOut(_Told):
+class StateOut(Told):
     """One change of a version's state."""
 
     state: VersionState
@@ -173,7 +177,7 @@ class VersionDetailOut(VersionOut):
         )
 
 
-class AliasOut(_Told):
+class AliasOut(Told):
     """Where an alias leads; null where it leads nowhere."""
 
     alias: str
@@ -196,7 +200,7 @@ class AliasOut(_Told):
         )
 
 
-class MoveOut(_Told):
+class MoveOut(Told):
     """One move of an alias."""
 
     kind: str
@@ -249,14 +253,14 @@ class AliasDetailOut(AliasOut):
         )
 
 
-class AliasList(_Told):
+class AliasList(Told):
     """Every alias that the key sees."""
 
     object: Literal["list"] = "list"
     data: list[AliasSummaryOut]
 
 
-class WorkerPlacementOut(_Told):
+class WorkerPlacementOut(Told):
     """A version that a worker has."""
 
     model: str
@@ -265,7 +269,7 @@ class WorkerPlacementOut(_Told):
     detail: str
 
 
-class WorkerOut(_Told):
+class WorkerOut(Told):
     """A worker as last seen."""
 
     name: str
@@ -279,14 +283,14 @@ class WorkerOut(_Told):
     placements: list[WorkerPlacementOut]
 
 
-class WorkerList(_Told):
+class WorkerList(Told):
     """Every worker."""
 
     object: Literal["list"] = "list"
     data: list[WorkerOut]
 
 
-class KeyOut(_Told):
+class KeyOut(Told):
     """A key; its `prefix` tells keys apart."""
 
     id: int
@@ -316,7 +320,7 @@ class KeyOut(_Told):
         )
 
 
-class NewKeyOut(_Told):
+class NewKeyOut(Told):
     """A new key. `key` is the secret, shown this once."""
 
     id: int
@@ -328,7 +332,7 @@ class NewKeyOut(_Told):
     expires_at: float | None
 
 
-class KeyList(_Told):
+class KeyList(Told):
     """Every key of the tenant, the revoked ones too."""
 
     object: Literal["list"] = "list"

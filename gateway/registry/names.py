@@ -6,7 +6,8 @@ import re
 
 from gateway.registry.errors import InvalidName
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"
+_NAME = re.compile(PATTERN)
 
 
 def is_name(name: str) -> bool:

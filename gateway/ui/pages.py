@@ -17,14 +17,14 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from feedback.errors import FeedbackError
 from feedback.review import Item, ReviewDesk
-from gateway.admin.access import actor_of, sees
+from gateway.admin.access import REVIEWERS, actor_of, sees
 from gateway.admin.schemas import MAX_INT
 from gateway.errors import GatewayError, NotFound, PermissionDenied, Unauthenticated
 from gateway.registry.snapshot import Key
 from gateway.serving.state import Serving
 from gateway.ui import shown
 from gateway.ui.forms import REASONS, SCORES, STATES, decision_of, filters_of, read_form
-from gateway.ui.sessions import ROLES, Session, Sessions
+from gateway.ui.sessions import Session, Sessions
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -91,7 +91,7 @@ class Pages:
             form = await read_form(request)
             target = _own_path(str(form.get("next", "")))
             key = self._serving.authenticate_header(f"Bearer {str(form.get('key', '')).strip()}")
-            if key.role not in ROLES:
+            if key.role not in REVIEWERS:
                 raise Unauthenticated
             response = RedirectResponse(target, 303)
             self._sessions.begin(request, response, key)

@@ -14,12 +14,12 @@ from hashlib import sha256
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.admin.access import REVIEWERS
 from gateway.errors import Unauthenticated
 from gateway.registry.snapshot import Key, Snapshot
 
 COOKIE = "adapterloop_session"
 HOURS = 12
-ROLES = ("reviewer", "admin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Sessions:
         if int(until) <= now:
             raise Unauthenticated
         for key in snapshot.keys.values():
-            if key.id == int(key_id) and key.role in ROLES:
+            if key.id == int(key_id) and key.role in REVIEWERS:
                 if key.expires_at is not None and key.expires_at <= now:
                     break
                 return Session(key, self._mac("form", text))
