@@ -12,7 +12,9 @@ import msgspec
 
 AUDIT_SHARE = 0.2
 _WINDOW = 250
-"""Latest scores that the quantile is taken of."""
+"""Latest scores of a version that the quantile is taken of."""
+_VERSIONS = 4
+"""Versions whose scores are remembered, the latest to answer."""
 _HOUR = 3600.0
 _HOURS = 25
 """Buckets that cover any span of 24 hours, whatever minute it begins at."""
@@ -30,11 +32,18 @@ class Bucket(msgspec.Struct, frozen=True, array_like=True):
     audit: int = 0
 
 
+class Window(msgspec.Struct, frozen=True, array_like=True):
+    """The latest scores of one version: another version's cannot be compared with them."""
+
+    version: int
+    scores: tuple[float, ...] = ()
+
+
 class SamplingState(msgspec.Struct, frozen=True):
     """What the choice remembers of one alias: its first answer, latest scores and hours."""
 
     since: float
-    scores: tuple[float, ...] = ()
+    windows: tuple[Window, ...] = ()
     hours: tuple[Bucket, ...] = ()
 
 
@@ -54,15 +63,16 @@ class Drawn(msgspec.Struct, frozen=True):
 def draw(
     state: SamplingState | None,
     now: float,
+    version: int,
     score: float | None,
     budget: int,
     chances: tuple[float, float],
 ) -> tuple[SamplingState, Drawn]:
     """Decide for one answer.
 
-    `now` is the time in seconds, `score` the answer's mean logprob (None where there is none: such
-    an answer can only be audited), `budget` the items a day, `chances` two uniform numbers of 0..1
-    (audit, doubt). In no span of 24 hours are more than `budget` answers chosen.
+    `now` is the time in seconds, `version` the one that answered, `score` the answer's mean logprob
+    (None where there is none: such an answer can only be audited), `budget` the items a day,
+    `chances` two uniform numbers of 0..1 (audit, doubt). In no span of 24 hours are more than `budget` answers chosen.
     """
     state = state or SamplingState(now)
     hours = _recent(state.hours, now)
@@ -83,17 +93,22 @@ def draw(
     room = budget - doubtful - max(float(audited + audit), for_audit)
     left = room if is_first_day else budget - for_audit
     share = left / max(expected, 1) if room >= 1 else 0.0
-    doubt_p = 0.0 if score is None else _lowest(score, state.scores, share)
+    windows = {window.version: window.scores for window in state.windows}
+    scores = windows.pop(version, ())
+    doubt_p = 0.0 if score is None else _lowest(score, scores, share)
     is_doubtful = chances[1] < doubt_p
 
-    scores = state.scores if score is None else (*state.scores, score)[-_WINDOW:]
+    if score is not None:
+        scores = (*scores, score)[-_WINDOW:]
+    latest = [*windows.items(), (version, scores)][-_VERSIONS:]
     # An answer that is both takes one place.
     new_doubt = is_doubtful and not audit
     present = hours[-1]
     last = Bucket(
         present.hour, present.seen + 1, present.doubtful + new_doubt, present.audit + audit
     )
-    after = SamplingState(state.since, scores, (*hours[:-1], last))
+    kept = tuple(Window(*window) for window in latest)
+    after = SamplingState(state.since, kept, (*hours[:-1], last))
     return after, Drawn(audit, is_doubtful, audit_p, doubt_p)
 
 

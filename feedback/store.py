@@ -148,7 +148,7 @@ class FeedbackStore:
             if _may_be_drawn(capture):
                 chances = (self._chance(), self._chance())
                 mean = capture["confidence_mean"]
-                state, drawn = draw(state, now, mean, budget, chances)
+                state, drawn = draw(state, now, capture["version_id"], mean, budget, chances)
             reasons = _reasons(capture, drawn)
             rows.append(
                 {

@@ -19,7 +19,7 @@ def run(
     state: SamplingState | None = None
     for number, now in enumerate(times):
         value = score(number)
-        state, drawn = draw(state, now, value, budget, (rng.random(), rng.random()))
+        state, drawn = draw(state, now, 1, value, budget, (rng.random(), rng.random()))
         yield now, value, drawn
 
 
@@ -75,6 +75,22 @@ def test_equal_scores_do_not_all_come_in() -> None:
     assert 20 <= sum(d.doubtful for d in drawn) <= 80
 
 
+def test_a_new_version_is_measured_by_its_own_scores() -> None:
+    """The base model rambles and is unsure; the version after it is sure even where it is wrong."""
+    rng = random.Random(11)
+    state: SamplingState | None = None
+    doubtful: list[float] = []
+    for number in range(500):
+        version = 0 if number < 150 else 1
+        score = rng.uniform(-3, -2) if version == 0 else rng.uniform(-1, 0)
+        chances = rng.random(), rng.random()
+        state, drawn = draw(state, float(number), version, score, 100, chances)
+        if version == 1 and drawn.doubtful:
+            doubtful.append(score)
+    assert len(doubtful) >= 20
+    assert sum(score < -0.7 for score in doubtful) >= 0.9 * len(doubtful)
+
+
 def test_the_audit_does_not_look_at_the_score() -> None:
     rng = random.Random(7)
     low, high = 0, 0
@@ -106,5 +122,5 @@ def test_an_answer_without_a_score_can_only_be_audited() -> None:
 
 
 def test_the_state_survives_the_store() -> None:
-    state, _ = draw(None, 10.0, -0.5, 10, (1.0, 1.0))
+    state, _ = draw(None, 10.0, 1, -0.5, 10, (1.0, 1.0))
     assert msgspec.convert(msgspec.to_builtins(state), SamplingState) == state
