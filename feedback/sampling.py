@@ -72,7 +72,8 @@ def draw(
 
     `now` is the time in seconds, `version` the one that answered, `score` the answer's mean logprob
     (None where there is none: such an answer can only be audited), `budget` the items a day,
-    `chances` two uniform numbers of 0..1 (audit, doubt). In no span of 24 hours are more than `budget` answers chosen.
+    `chances` two uniform numbers of 0..1 (audit, doubt). In no span of 24 hours are more than
+    `budget` answers chosen.
     """
     state = state or SamplingState(now)
     hours = _recent(state.hours, now)

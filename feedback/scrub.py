@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -48,12 +49,16 @@ class Finder(Protocol):
 
 
 class Record(NamedTuple):
-    """A JSON value that belongs to one answer."""
+    """A JSON value that belongs to one answer.
+
+    What stands in `seen`, which was scrubbed before, is a surrogate already and stays as it is.
+    """
 
     tenant: str
     response_id: str
     alias: str
     value: Any
+    seen: Any = None
 
 
 class Scrubber:
@@ -99,8 +104,13 @@ class Scrubber:
         return [self._scrub(*each) for each in zip(records, texts, spans, strict=True)]
 
     def _scrub(self, record: Record, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> Any:
-        pairs = list(zip(texts, spans, strict=True))
-        people = {text: [Span(PERSON, *at) for at in introduced(text)] for text in texts}
+        before = "\n".join(_texts(record.seen))
+
+        def new(text: str, found: Iterable[Span]) -> list[Span]:
+            return [span for span in found if not _stands_in(before, text[span.start : span.end])]
+
+        pairs = [(text, new(text, found)) for text, found in zip(texts, spans, strict=True)]
+        people = {text: new(text, [Span(PERSON, *at) for at in introduced(text)]) for text in texts}
         names = {
             text[span.start : span.end]
             for text, found in pairs
@@ -118,6 +128,12 @@ class Scrubber:
             mentioned = [Span(PERSON, *at) for at in mentions(text, names)]
             clean[text] = _replaced(text, [*found, *people[text], *mentioned], other)
         return _mapped(record.value, clean)
+
+
+def _stands_in(before: str, raw: str) -> bool:
+    """Whether a value stands in a text as a whole: "Al" does not in "Also", nor in "al.bo@x"."""
+    whole = rf"(?<![\w.+-]){re.escape(raw)}(?![\w-]|\.\w)"
+    return raw in before and re.search(whole, before) is not None
 
 
 def _replaced(text: str, spans: Iterable[Span], other: Callable[[str, str], str]) -> str:

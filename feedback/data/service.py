@@ -61,11 +61,9 @@ class DataStore:
         with reading(self._engine) as connection:
             return bool(repository.reviewed(connection, tenant, alias))
 
-    def count_new(self, tenant: str, alias: str) -> int:
-        """Count what has come since the newest data set was made: imports and useful verdicts."""
+    def count_new(self, tenant: str, alias: str, since: float) -> int:
+        """Count what has come since a time: imports and useful verdicts."""
         with reading(self._engine) as connection:
-            before = repository.datasets(connection, tenant, alias, 1)
-            since = before[0]["created_at"] if before else 0.0
             return repository.count_since(connection, tenant, alias, since)
 
     # -- imports ---------------------------------------------------------------------------------

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from anyio import from_thread
 from fastapi import APIRouter, Depends, Path, Query
 
+from feedback.corrections import scrubbed_decision
 from feedback.review import Item, ReviewDesk
 from gateway.admin.access import REVIEWERS, Backstage, actor_of, backstage, check_sees, needs
 from gateway.admin.review_schemas import DecisionRequest, ReviewItemOut, ReviewList
@@ -70,10 +72,20 @@ def claim(item_id: ItemId, key: Reviewer, desk: Desk) -> ReviewItemOut:
     return ReviewItemOut.of(desk.claim(key.tenant, item_id, actor_of(key)))
 
 
-def decide(item_id: ItemId, body: DecisionRequest, key: Reviewer, desk: Desk) -> ReviewItemOut:
-    """Say what an answer is: correct, wrong (with what it should have been), unsafe; or skip it."""
-    _seen(desk.get(key.tenant, item_id), key)
-    return ReviewItemOut.of(desk.decide(key.tenant, item_id, actor_of(key), body.decision()))
+def decide(
+    item_id: ItemId,
+    body: DecisionRequest,
+    key: Reviewer,
+    behind: Annotated[Backstage, Depends(backstage)],
+    desk: Desk,
+) -> ReviewItemOut:
+    """Say what an answer is: correct, wrong (with what it should have been), unsafe; or skip it.
+
+    Personal data that a correction brings in is replaced as in answers.
+    """
+    item = _seen(desk.get(key.tenant, item_id), key)
+    decision = from_thread.run(scrubbed_decision, behind.scrubber, item, body.decision())
+    return ReviewItemOut.of(desk.decide(key.tenant, item_id, actor_of(key), decision))
 
 
 def undo(item_id: ItemId, key: Reviewer, desk: Desk) -> ReviewItemOut:

@@ -71,9 +71,11 @@ class Schedule:
 
     def _refresh(self, alias: str) -> None:
         tenant, fewest = self._settings.tenant, self._settings.minimum_new
-        new = self._data.count_new(tenant, alias)
+        # A refresh that failed has used up nothing: what it was for is new still.
+        done = self._jobs.find(tenant, alias, "done", 1)
+        new = self._data.count_new(tenant, alias, done[0]["created_at"] if done else 0.0)
         if new < fewest:
-            reason = f"{new} new rows since the last data set, and {fewest} are needed"
+            reason = f"{new} new rows since the last refresh, and {fewest} are needed"
             self._skip(alias, reason)
             return
         try:

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from feedback.corrections import scrubbed_decision
 from feedback.errors import FeedbackError
 from feedback.review import Item, ReviewDesk
 from gateway.admin.access import REVIEWERS, actor_of, sees
@@ -155,7 +156,7 @@ class Pages:
         item, key = await self._seen(session.key, request), session.key
         item_id, form = item.row["id"], await read_form(request)
         try:
-            decision = decision_of(form)
+            decision = await scrubbed_decision(self._serving.scrubber, item, decision_of(form))
             await asyncio.to_thread(self._desk.decide, key.tenant, item_id, actor_of(key), decision)
         except FeedbackError as error:
             return self._item_page(

@@ -33,7 +33,7 @@ pytestmark = [
     ),
     pytest.mark.timeout(180),
 ]
-AWAY = 10.0
+AWAY = float(os.environ.get("ADAPTERLOOP_TEST_AWAY_S", "10"))
 
 
 class Server:

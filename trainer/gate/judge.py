@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from trainer.errors import GateError
 from trainer.evaluation import Answer, Evaluation
@@ -141,10 +142,17 @@ def _verdict(found: SliceResult, policy: GatePolicy) -> tuple[Verdict, str]:
         f"{found.name or 'all'}: {_points(found.difference)} points"
         f" ({_points(found.low)} to {_points(found.high)}, {found.n} items)"
     )
-    if found.n < policy.minimum_items:
-        return "INCONCLUSIVE", f"{told}: fewer than {policy.minimum_items} items show nothing"
     if found.role == "superiority":
-        return _better(found, policy, told)
+        verdict, reason = _better(found, policy, told)
+    else:
+        verdict, reason = _not_worse(found, told)
+    # So few cannot show that all is well; that it is not, they can.
+    if found.n < policy.minimum_items and verdict != "FAIL":
+        return "INCONCLUSIVE", f"{told}: fewer than {policy.minimum_items} items show nothing"
+    return verdict, reason
+
+
+def _not_worse(found: SliceResult, told: str) -> tuple[Verdict, str]:
     margin = f"{100 * found.margin:.1f} points"
     if found.low > -found.margin:
         return "PASS", f"{told}: not worse by {margin}"
@@ -180,9 +188,13 @@ def _overall(slices: dict[str, SliceResult], has_target: bool) -> tuple[Verdict,
 
 
 def _changes(pairs: Sequence[_Pair], most: int, *, to_right: bool) -> tuple[Change, ...]:
-    changed = [
-        pair for pair in pairs if pair.new_right != pair.old_right and pair.new_right == to_right
-    ]
+    """Give changed items, of each slice in turn, so that none is crowded out."""
+    by_slice: dict[str, list[_Pair]] = defaultdict(list)
+    for pair in pairs:
+        if pair.new_right != pair.old_right and pair.new_right == to_right:
+            by_slice[pair.new.slice].append(pair)
+    rounds = zip_longest(*by_slice.values())
+    changed = [pair for one in rounds for pair in one if pair is not None]
     return tuple(
         Change(
             item_id=pair.new.item_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -110,7 +111,9 @@ class GateReport:
         """Give the report for people; texts of models cannot break its form."""
         lines = [f"# {self.candidate} against {self.against}: {self.verdict}", ""]
         lines += [f"- {_text(reason, 400)}" for reason in self.reasons]
-        lines += ["", "| slice | items | before | after | difference | 95% interval | p | F1 | |"]
+        level = f"{100 * (1 - self.policy['alpha']):g}%"
+        head = f"| slice | items | before | after | difference | {level} interval | p | F1 | |"
+        lines += ["", head]
         lines += ["|---|---|---|---|---|---|---|---|---|"]
         lines += [_slice_line(result) for result in self.slices.values()]
         lines += ["", "How small a difference would probably have shown (80% power):", ""]
@@ -153,9 +156,14 @@ def _examples(title: str, changes: Sequence[Change]) -> list[str]:
 
 def _text(text: str, most: int) -> str:
     """Give a text for one cell: one line, shortened, with nothing that Markdown or HTML reads."""
-    line = " ".join(text.split())
+    # Marks that turn the writing's direction could make a line read as another.
+    shown = " ".join(text.split())
+    seen = "".join(mark for mark in shown if unicodedata.category(mark) not in ("Cf", "Cc", "Co"))
+    line = " ".join(seen.split())
     short = line if len(line) <= most else f"{line[: most - 1]}…"
     escaped = short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for mark in "\\`*_[]|#!":
         escaped = escaped.replace(mark, f"\\{mark}")
+    # Bare addresses become links in many viewers.
+    escaped = escaped.replace("://", "&#58;//").replace("www.", "www&#46;")
     return escaped or "—"

@@ -138,7 +138,7 @@ def test_a_review_becomes_a_row_with_its_lineage(
         (item,) = desk.queue(T, {"status": "open"})
         desk.decide(T, item.row["id"], "ann", decision)
     data.import_rows(T, "support", given("imported"), "file")
-    assert data.count_new(T, "support") == 4
+    assert data.count_new(T, "support", 0.0) == 4
     last = desk.queue(T, {"status": "done"})[-1]
     desk.undo(T, last.row["id"], "ann")  # what was taken back does not train
 
@@ -155,7 +155,7 @@ def test_a_review_becomes_a_row_with_its_lineage(
     told = data.lineage(T, answers[0].id)
     assert told["rows"][0]["dataset"] == built.row["digest"]
     assert told["reviews"][0]["verdict"] == "wrong"
-    assert data.count_new(T, "support") == 0
+    assert data.count_new(T, "support", built.row["created_at"]) == 0
     with pytest.raises(NotKnown):
         data.lineage("another", answers[0].id)
 

@@ -39,6 +39,17 @@ async def test_a_correction_goes_with_its_answer(scrubber: Scrubber) -> None:
     assert clean.comment == f"ask {address}"
 
 
+async def test_what_was_scrubbed_before_stays_as_a_whole(scrubber: Scrubber) -> None:
+    """`al@b.test` was seen; within a longer address it is another value."""
+    seen = {"content": "Write to al@b.test or x.cal@b.test"}
+    text = "al@b.test, x.cal@b.test, cal@b.test"
+    record = Record("default", "r", "support", text, seen)
+    (clean,) = await scrubber.scrub([record])
+    first, second, third = clean.split(", ")
+    assert (first, second) == ("al@b.test", "x.cal@b.test")
+    assert third != "cal@b.test"
+
+
 async def test_answers_cannot_be_linked(scrubber: Scrubber) -> None:
     first, second = await scrubbed_captures(scrubber, [a_capture(1), a_capture(2)])
     assert first["messages"] != second["messages"]

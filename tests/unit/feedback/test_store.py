@@ -134,7 +134,8 @@ def test_doubtful_and_audited_answers_go_to_review(
     store.keep(capture_rows(*range(2, 40)))
     assert len(rows(REVIEW_ITEMS)) <= 4
     (state,) = rows(SAMPLING)
-    assert len(state["state"]["scores"]) == 39
+    ((_, scores),) = state["state"]["windows"]
+    assert len(scores) == 39
 
 
 def test_the_budget_is_the_aliases(

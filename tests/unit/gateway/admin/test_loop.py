@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy import insert
 
 from feedback.db import writing
+from feedback.errors import FinderAway
 from feedback.tables import CAPTURES, REVIEW_ITEMS
 from gateway.controller.canary import CanaryDriver, Tally, decide
 from gateway.registry.service import Registry
@@ -102,6 +103,25 @@ async def test_from_review_to_a_row(
     assert (row["output"], row["lineage"]["response_id"]) == ("Everything.", response_id)
     told = (await admin.get(f"/lineage/{response_id}")).json()
     assert told["rows"][0]["dataset"] == made.json()["digest"]
+
+
+async def test_a_correction_is_scrubbed_and_kept_surrogates_stay(
+    app: FastAPI, clients: Clients
+) -> None:
+    surrogate = "Write to eve.moss@example.org."
+    answered(app, 1, choices=[{"index": 0, "content": surrogate}])
+    reviewer = await clients("reviewer")
+    (item,) = (await reviewer.get("/review")).json()["data"]
+    wrong = {"verdict": "wrong", "correction": f"{surrogate} Or to ann@here.com."}
+    app.state.serving.finder.error = FinderAway()
+    assert (await reviewer.post(f"/review/{item['id']}", json=wrong)).status_code == 503
+    app.state.serving.finder.error = None
+    done = (await reviewer.post(f"/review/{item['id']}", json=wrong)).json()
+    (review,) = done["reviews"]
+    assert review["correction"].startswith(f"{surrogate} Or to ")
+    assert "ann@here.com" not in review["correction"]
+    again = await reviewer.post(f"/review/{item['id']}", json=wrong)
+    assert (again.status_code, len(again.json()["reviews"])) == (200, 1)
 
 
 async def test_an_import_with_a_mapping(admin: httpx.AsyncClient) -> None:

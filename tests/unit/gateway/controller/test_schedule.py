@@ -62,7 +62,7 @@ def test_each_night_is_run_once_or_skipped_with_its_reason(engine: Engine) -> No
     (skipped,) = jobs.find("default", "support", None, 10)
     assert (skipped["state"], skipped["reason"]) == (
         "skipped",
-        "0 new rows since the last data set, and 3 are needed",
+        "0 new rows since the last refresh, and 3 are needed",
     )
     rows = [GivenRow(n, "Answer.", f"question {n}", "a") for n in range(3)]
     data.import_rows("default", "support", rows, "file")
@@ -75,6 +75,16 @@ def test_each_night_is_run_once_or_skipped_with_its_reason(engine: Engine) -> No
     schedule().step()
     newest = jobs.find("default", "support", "skipped", 10)[0]
     assert f"queued already: job {queued[0]['id']}" in newest["reason"]
+
+    # It takes its snapshot and fails: what it was for is still new the next night.
+    data.build("default", "support")
+    claimed = jobs.claim("default", "trainer", ["refresh"])
+    assert claimed is not None
+    jobs.finish("default", claimed["id"], "trainer", "failed", None, "out of memory")
+    now += 24 * HOUR
+    schedule().step()
+    (retried,) = jobs.find("default", "support", "queued", 10)
+    assert retried["id"] != claimed["id"]
 
 
 @pytest.mark.parametrize(
@@ -97,10 +107,10 @@ def test_one_alias_in_trouble_holds_up_no_other(engine: Engine) -> None:
     schedule.step()
 
     class Broken(DataStore):
-        def count_new(self, tenant: str, alias: str) -> int:
+        def count_new(self, tenant: str, alias: str, since: float) -> int:
             if alias == "a":
                 raise ValueError("no luck")
-            return super().count_new(tenant, alias)
+            return super().count_new(tenant, alias, since)
 
     now = TWO
     schedule._data = Broken(engine)

@@ -14,11 +14,13 @@ from starlette.applications import Starlette
 
 from deploy.migrations import upgrade
 from feedback.db import make_engine, writing
+from feedback.scrub import Scrubber
 from feedback.tables import CAPTURES, FEEDBACK, REVIEW_ITEMS
 from gateway.registry.service import Registry
 from gateway.serving.state import Serving
 from gateway.settings import GatewaySettings
 from gateway.ui.site import ui_routes
+from tests.unit.feedback.conftest import EmailFinder
 
 
 class House:
@@ -37,6 +39,7 @@ class House:
         self.engine = make_engine(settings.database_url)
         serving = Serving(settings, self.registry)
         serving.engine = self.engine
+        serving.desk = cast("Any", SimpleNamespace(scrubber=Scrubber(EmailFinder(), bytes(32))))
         self._keeper = SimpleNamespace(snapshot=None, store_up=True)
         serving.open(cast("Any", self._keeper))
         serving.serve(cast("Any", SimpleNamespace(secret=self.registry.secret())))

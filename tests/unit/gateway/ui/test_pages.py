@@ -148,6 +148,15 @@ async def test_wrong_without_knowing_better(house: House, ann: Visitor) -> None:
     assert (review["verdict"], review["correction"]) == ("wrong", None)
 
 
+async def test_a_correction_is_scrubbed(house: House, ann: Visitor) -> None:
+    item = house.item()
+    await ann.post(f"/ui/review/{item}", verdict="wrong", correction="Ask bob@here.com.")
+    review = ReviewDesk(house.engine).get("default", item).verdict
+    assert review is not None
+    assert review["correction"].startswith("Ask ")
+    assert "bob@here.com" not in review["correction"]
+
+
 async def test_what_is_refused_is_not_lost(house: House, ann: Visitor) -> None:
     item = house.item()
     same = await ann.post(

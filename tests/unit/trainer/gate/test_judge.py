@@ -80,6 +80,18 @@ def test_a_small_slice_can_rule_nothing_out() -> None:
     assert "fewer than 20 items" in report.reasons[0]
 
 
+def test_a_small_slice_can_still_show_a_loss() -> None:
+    new, old = evaluation(some(50, 60), some(0, 14)), evaluation(some(0, 60), some(14, 14))
+    report = judge(new, old, QUICK, TRIAGE)
+    assert (report.verdict, report.slices["facts"].verdict) == ("FAIL", "FAIL")
+
+
+def test_the_examples_are_of_every_slice() -> None:
+    new, old = evaluation(some(0, 60), some(0, 30)), evaluation(some(60, 60), some(30, 30))
+    report = judge(new, old, QUICK, TRIAGE)
+    assert [change.slice for change in report.broken] == ["facts", "triage"] * 5
+
+
 def test_without_a_slice_to_improve_nothing_passes() -> None:
     report = judge(evaluation(some(50, 60)), evaluation(some(50, 60)), QUICK, frozenset())
     assert report.verdict == "INCONCLUSIVE"
@@ -159,7 +171,10 @@ def test_more_right_answers_never_make_a_verdict_worse(right: list[bool]) -> Non
 
 def test_texts_of_models_cannot_break_the_report() -> None:
     answers = evaluation(some(0, 30)).answers
-    evil = "| a |\n# title\n<img src=x onerror=alert(1)> [x](http://evil) `" + "y" * 500
+    evil = (
+        "| a |\n# title\n<img src=x onerror=alert(1)> [x](http://evil) www.evil.test \u202egpj `"
+        + "y" * 500
+    )
     old = Evaluation(
         "support@1",
         "digest",
@@ -168,6 +183,7 @@ def test_texts_of_models_cannot_break_the_report() -> None:
     text = judge(evaluation(some(30, 30)), old, QUICK, TRIAGE).to_markdown()
     assert "<img" not in text
     assert "[x](" not in text
+    assert not any(sign in text for sign in ("://", "www.", "\u202e"))
     rows = [line for line in text.splitlines() if line.startswith("| triage-")]
     assert rows
     assert all(row.replace("\\|", "").count("|") == 6 for row in rows)
