@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal
 
 from cronsim import CronSim, CronSimError
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -42,10 +43,32 @@ class WorkerSettings(_Frozen):
 
 
 class RolloutSettings(_Frozen):
-    """How a version that passed the gate goes to its callers."""
+    """How a version goes to its callers, step by step."""
 
-    weight: float = Field(0.2, gt=0, lt=1, description="share of the callers during the canary")
-    answers: int = Field(50, gt=0, description="answers without a hard fault until it is promoted")
+    steps: tuple[float, ...] = Field((0.1, 0.5), description="rising shares of the callers, 0..1")
+    answers: int = Field(25, gt=0, description="candidate's answers at each step, at least")
+    evidence: Literal["test", "answers"] = Field(
+        "test",
+        description="`test`: promoted once shown to be no worse; `answers`: after so many answers"
+        " without a hard fault",
+    )
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="chance to roll back one that is equal")
+    margin: float = Field(
+        0.05, gt=0, lt=0.5, description="of flag, block and error rates: a loss that is ruled out"
+    )
+    slower: float = Field(0.25, gt=0, description="the same for the time of an answer, relative")
+
+    @field_validator("steps")
+    @classmethod
+    def _rises(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or any(not 0 < share < 1 for share in value) or sorted(set(value)) != [*value]:
+            raise ValueError("steps are rising shares of the callers between 0 and 1")
+        return value
+
+    def plan(self) -> dict[str, Any]:
+        """Give what goes into the record when the controller is to drive a rollout."""
+        told = self.model_dump(include={"answers", "evidence", "alpha"})
+        return {"driven": True, "steps": list(self.steps), **told}
 
 
 class RefreshSettings(_Frozen):

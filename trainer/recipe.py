@@ -31,4 +31,4 @@ class Recipe(BaseModel):
         return self.model_copy(update={"epochs": epochs})
 
 
-_EPOCHS = ((250, 6.0), (1000, 4.0), (5000, 2.0), (float("inf"), 1.0))
+_EPOCHS = ((500, 6.0), (1000, 4.0), (5000, 2.0), (float("inf"), 1.0))

@@ -23,7 +23,11 @@ from deploy.up import base_url, loopback
 OUT = Path("build") / "demo.json"
 _START_S = 900.0
 # A demo cannot wait for as many answers as a night in production can.
-_SETTINGS = {"ADAPTERLOOP_ROLLOUT__ANSWERS": "30", "ADAPTERLOOP_ROLLOUT__WEIGHT": "0.3"}
+_SETTINGS = {
+    "ADAPTERLOOP_ROLLOUT__EVIDENCE": "answers",
+    "ADAPTERLOOP_ROLLOUT__ANSWERS": "30",
+    "ADAPTERLOOP_ROLLOUT__STEPS": "[0.3]",
+}
 
 
 def run(config: Config, progress: Progress, *, quick: bool, out: Path = OUT) -> Report:

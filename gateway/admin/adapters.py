@@ -33,6 +33,7 @@ from gateway.admin.schemas import (
     VersionOut,
 )
 from gateway.admin.sources import read_source
+from gateway.errors import Conflict
 from gateway.registry.names import check_name
 from gateway.registry.snapshot import Key
 from gateway.registry.storage import Source
@@ -151,12 +152,22 @@ def rollback(alias: AliasName, key: Admin, behind: Behind) -> AliasOut:
 def rollout(alias: AliasName, body: RolloutRequest, key: Admin, behind: Behind) -> AliasOut:
     """Send the first share of the callers to a verified candidate.
 
-    Only `steps[0]` takes effect; the rest is kept in the alias's record. Go on by calling again
-    with the next share first, or end with promote or rollback.
+    With several steps the controller goes on by itself: it takes the next share once the candidate
+    has answered often enough, promotes at 1.0 when the candidate was shown to be no worse, and
+    rolls back when it was shown to be worse. With one step nothing moves until the next call.
     """
     check_sees(key, alias)
+    detail: dict[str, Any] = {"steps": body.steps}
+    if len(body.steps) > 1:
+        if behind.settings.feedback.capture.get(alias) == "none":
+            raise Conflict(
+                f"No answers of {alias!r} are kept (feedback.capture), so its steps could not be"
+                " judged: give one step, and the next one by another call."
+            )
+        promotes = body.steps[-1] == 1
+        detail = {**behind.settings.rollout.plan(), **detail, "promotes": promotes}
     moved = behind.registry.set_rollout(
-        key.tenant, alias, body.version, body.steps[0], actor_of(key), {"steps": body.steps}
+        key.tenant, alias, body.version, body.steps[0], actor_of(key), detail
     )
     publish(behind)
     return AliasOut.of(moved)

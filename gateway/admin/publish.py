@@ -64,9 +64,9 @@ def publish_version(alias: str, body: PublishRequest, key: Publisher, behind: Be
             key.tenant,
             alias,
             body.version,
-            settings.weight,
+            settings.steps[0],
             actor_of(key),
-            {"driven": True, "answers": settings.answers, **detail},
+            {**settings.plan(), **detail},
         )
     publish(behind)
     return AliasOut.of(moved)
@@ -91,7 +91,7 @@ def _check_free(found: AliasDetail, number: int, settings: GatewaySettings) -> N
             f"{alias.name}@{number} was rolled back before: only an admin brings it back, by"
             " rollout or promote."
         )
-    if alias.candidate is not None and not found.moves[-1].is_driven:
+    if alias.candidate is not None and not found.moves[-1].detail.get("gate_id"):
         raise Conflict(
             f"{alias.candidate.model} is being rolled out by hand: promote it or roll it back"
             " first."

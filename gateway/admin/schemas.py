@@ -63,8 +63,8 @@ class PromoteRequest(Asked):
 class RolloutRequest(Asked):
     """A candidate and the rising shares of the callers that it gets.
 
-    The first share is set at once. The later ones are kept in the alias's record; until a
-    controller takes these steps, each is taken by another call.
+    The first share is set at once. The controller takes the later ones, and promotes where the last
+    is 1; with one step alone, the share stays until the next call.
     """
 
     version: NumberOrBase

@@ -1,124 +1,102 @@
-"""Drives canaries of published versions: promoted after enough good answers, else rolled back."""
+"""Drives rollouts: more callers step by step, then promoted, or rolled back when worse."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, and_, func, select
+from sqlalchemy import Engine
 
 from feedback.db import reading
-from feedback.tables import CAPTURES
+from gateway.controller.measures import Since, measures, outcomes
+from gateway.registry.records import AliasMove
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Alias, Version
+from gateway.rollout.rule import Decision, Plan, State, decide
+from gateway.settings import RolloutSettings
 
 logger = logging.getLogger(__name__)
 
 ACTOR = "controller"
-HARD_FAULTS = ("failed", "worker_failed")
-"""Outcomes that are the version's own fault; a worker that is away or a client that left is not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What a candidate's calls came to since its canary began."""
-
-    answers: int
-    hard_faults: int
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What follows from a tally, with the reason for the record."""
-
-    kind: Literal["go_on", "promote", "roll_back"]
-    reason: str
-
-
-def decide(tally: Tally, needed: int) -> Decision:
-    """Roll back at the first hard fault, promote after `needed` answers without one."""
-    if tally.hard_faults:
-        return Decision("roll_back", f"{tally.hard_faults} of its calls failed on the worker")
-    if tally.answers >= needed:
-        return Decision("promote", f"{tally.answers} answers without a hard fault")
-    return Decision("go_on", f"{tally.answers} of {needed} answers")
 
 
 class CanaryDriver:
-    """One look at all canaries. Blocks: use threads. The alias's record is its only memory."""
+    """One look at all rollouts. Blocks: use threads. The alias's record is its only memory."""
 
-    def __init__(self, registry: Registry, engine: Engine) -> None:
+    def __init__(
+        self, registry: Registry, engine: Engine, settings: RolloutSettings | None = None
+    ) -> None:
         self._registry = registry
         self._engine = engine
+        self._settings = settings or RolloutSettings()
 
     def step(self) -> None:
-        """Decide on every canary that was started by publishing; others are left to people.
+        """Decide on every rollout that is the controller's; others are left to people.
 
         One that cannot be decided on keeps none of the others waiting. Raises what went wrong.
         """
         errors: list[Exception] = []
         for alias in self._registry.snapshot().aliases.values():
-            if alias.candidate is None:
+            if alias.candidate is None or alias.stable is None:
+                continue
+            begun = self._registry.newest_move(alias.tenant, alias.name)
+            if begun is None or not begun.is_driven:
                 continue
             try:
-                self._look_at(alias, alias.candidate)
+                self._look_at(alias, alias.candidate, alias.stable, begun)
             except Exception as error:
                 errors.append(error)
         if errors:
             raise errors[0]
 
-    def _look_at(self, alias: Alias, candidate: Version) -> None:
-        begun = self._registry.newest_move(alias.tenant, alias.name)
-        if begun is None or not begun.is_driven:
-            return
-        mine = and_(
-            CAPTURES.c.tenant == alias.tenant,
-            CAPTURES.c.alias == alias.name,
-            CAPTURES.c.version_id == candidate.id,
-            CAPTURES.c.started >= begun.at,
-        )
-        tally = self._tally(mine)
-        needed = int(begun.detail.get("answers", 1))
-        decision = decide(tally, needed)
+    def _look_at(self, alias: Alias, candidate: Version, stable: Version, begun: AliasMove) -> None:
+        plan, step = _plan(begun.detail), int(begun.detail.get("step", 0))
+        since = Since(alias, float(begun.detail.get("since", begun.at)))
+        with reading(self._engine) as connection:
+            answers, _ = outcomes(connection, Since(alias, begun.at), candidate)
+            _, faults = outcomes(connection, since, candidate)
+            found = (
+                measures(connection, since, candidate, stable, self._settings) if plan.test else []
+            )
+        decision = decide(plan, State(step, answers, faults), found)
         if decision.kind == "go_on":
             return
-        detail: Mapping[str, Any] = {
-            **asdict(tally),
-            "blocked": self._blocked(mine),
-            "needed": needed,
-            "reason": decision.reason,
-            "job_id": begun.detail.get("job_id"),
-        }
-        promote = decision.kind == "promote"
-        if self._registry.end_rollout(
-            alias.tenant,
-            alias.name,
-            candidate.number,
-            begun,
-            actor=ACTOR,
-            promote=promote,
-            detail=detail,
-        ):
-            what = "promoted" if promote else "rolled back"
-            logger.info("%s is %s: %s", candidate.model, what, decision.reason)
-
-    def _tally(self, mine: ColumnElement[bool]) -> Tally:
-        query = select(CAPTURES.c.outcome, func.count()).where(mine).group_by(CAPTURES.c.outcome)
-        with reading(self._engine) as connection:
-            counts: dict[str, int] = {name: n for name, n in connection.execute(query)}  # noqa: C416
-        return Tally(
-            answers=counts.get("ok", 0),
-            hard_faults=sum(counts.get(name, 0) for name in HARD_FAULTS),
-        )
-
-    def _blocked(self, mine: ColumnElement[bool]) -> int:
-        """Count the answers in which a guard blocked something: told, and not a hard fault."""
-        with reading(self._engine) as connection:
-            audits = connection.scalars(select(CAPTURES.c.audit).where(mine))
-            return sum(any(_is_block(entry) for entry in audit) for audit in audits)
+        kept = {name: begun.detail.get(name) for name in ("gate_id", "job_id")}
+        detail = {**kept, **decision.numbers, "reason": decision.reason}
+        if decision.kind == "step":
+            ongoing = {**begun.detail, **detail, "step": step + 1, "since": since.at}
+            done = self._registry.raise_weight(
+                alias, candidate.number, begun, plan.steps[step + 1], actor=ACTOR, detail=ongoing
+            )
+        else:
+            done = self._registry.end_rollout(
+                alias.tenant,
+                alias.name,
+                candidate.number,
+                begun,
+                actor=ACTOR,
+                promote=decision.kind == "promote",
+                detail=detail,
+            )
+        if done:
+            _tell(candidate, decision)
 
 
-def _is_block(entry: Mapping[str, Any]) -> bool:
-    return entry.get("stage") == "output" and entry.get("action") == "block"
+_DONE = {"step": "gets more callers", "promote": "is promoted", "roll_back": "is rolled back"}
+
+
+def _tell(candidate: Version, decision: Decision) -> None:
+    logger.info("%s %s: %s", candidate.model, _DONE[decision.kind], decision.reason)
+
+
+def _plan(detail: Any) -> Plan:
+    """Read what was decided when the rollout began; only `answers` in those of earlier releases."""
+    steps = tuple(detail.get("steps") or (detail.get("weight", 1.0),))
+    shares = tuple(share for share in steps if share < 1) or steps
+    return Plan(
+        shares,
+        int(detail.get("answers", 1)),
+        test=detail.get("evidence", "answers") == "test",
+        alpha=float(detail.get("alpha", 0.05)),
+        promotes=bool(detail.get("promotes", True)),
+    )

@@ -31,7 +31,7 @@ def make_chores(settings: GatewaySettings, registry: Registry, engine: Engine) -
     captures = FeedbackStore(engine, settings.feedback)
     schedule = Schedule(engine, settings.refresh)
     return [
-        Chore("canaries", 1.0, CanaryDriver(registry, engine).step),
+        Chore("canaries", 1.0, CanaryDriver(registry, engine, settings.rollout).step),
         Chore("schedule", 5.0, schedule.step),
         Chore("retention", 600.0, captures.expire),
     ]

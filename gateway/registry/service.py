@@ -343,6 +343,29 @@ class Registry(Keys, Fleet):
                 lifecycle.rollback(connection, tenant, alias, actor=actor, now=now, detail=detail)
         return True
 
+    def raise_weight(
+        self,
+        alias: Alias,
+        number: int,
+        begun: AliasMove,
+        weight: float,
+        *,
+        actor: str,
+        detail: Mapping[str, Any],
+    ) -> bool:
+        """Take the next step of a rollout; whether it was still where `begun` had brought it.
+
+        Raises as `set_rollout`.
+        """
+        step = lifecycle.Rollout(number, weight, detail)
+        with self._change() as connection:
+            now_at = self._alias(connection, alias.tenant, alias.name)
+            if details.newest_move(connection, now_at) != begun:
+                return False
+            now = self._clock(connection)
+            lifecycle.set_rollout(connection, alias.tenant, alias.name, step, actor=actor, now=now)
+        return True
+
     def retire(
         self, tenant: str, alias: str, number: int, actor: str = "", reason: str = ""
     ) -> Version:

@@ -57,7 +57,7 @@ async def test_the_verdict_must_be_on_what_serves_now(
     assert (status, "The gate says FAIL" in message) == (409, True)
     await passed(admin, 2, "support@1")
     begun = (await admin.post(PUBLISH, json={"version": 2})).json()
-    assert (begun["stable"], begun["candidate"], begun["weight"]) == (1, 2, 0.2)
+    assert (begun["stable"], begun["candidate"], begun["weight"]) == (1, 2, 0.1)
 
 
 async def test_a_canary_that_a_person_ended_stays_ended(

@@ -133,7 +133,7 @@ def test_only_answers_of_this_canary_count(
     assert move.detail == {
         "answers": 3,
         "hard_faults": 0,
-        "blocked": 1,
+        "gate_id": 7,
         "needed": 3,
         "reason": "3 answers without a hard fault",
         "job_id": "job-1",

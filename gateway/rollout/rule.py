@@ -1,0 +1,143 @@
+"""When a canary goes on, gets more callers, is promoted, or is rolled back. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gateway.rollout.sequential import Arm, Evidence, compare
+
+Kind = Literal["go_on", "step", "promote", "roll_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Something of which less is better, of both versions; `rate` where each call counts 0 or 1.
+
+    A candidate that is worse by `margin` must not be promoted; the unit is the measure's own.
+    """
+
+    name: str
+    candidate: Arm
+    stable: Arm
+    margin: float
+    rate: bool = True
+
+    def evidence(self) -> Evidence:
+        """Weigh candidate against stable."""
+        return compare(self.candidate, self.stable, self.margin, rate=self.rate)
+
+    def told(self, evidence: Evidence, alpha: float) -> dict[str, Any]:
+        """Give the numbers for the record; null where nothing can be said yet."""
+        low, high = evidence.bounds(alpha, self.margin)
+        numbers = {
+            "candidate": self.candidate.mean,
+            "stable": self.stable.mean,
+            "difference": evidence.difference,
+            "low": low,
+            "high": high,
+            "margin": self.margin,
+            "worse": evidence.worse,
+            "fine": evidence.fine,
+        }
+        return {
+            **{
+                name: float(f"{value:.6g}") if math.isfinite(value) else None
+                for name, value in numbers.items()
+            },
+            "calls": [self.candidate.calls, self.stable.calls],
+            "users": [self.candidate.users, self.stable.users],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was decided when the rollout began.
+
+    `steps` are the rising shares of the callers, `answers` is how many the candidate gives at each
+    of them at least. With `test`, measures decide; without, the answers at the last step suffice.
+    Where not `promotes`, the last share stays until a person decides.
+    """
+
+    steps: tuple[float, ...]
+    answers: int
+    test: bool = True
+    alpha: float = 0.05
+    promotes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a rollout stands: its step, the candidate's answers in it, and its hard faults."""
+
+    step: int
+    answers: int
+    hard_faults: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows, with the reason for people and the numbers it rests on."""
+
+    kind: Kind
+    reason: str
+    numbers: Mapping[str, Any]
+
+
+def decide(plan: Plan, state: State, measures: Sequence[Measure]) -> Decision:
+    """Look at a rollout; as often as one likes.
+
+    Among equals, at most `alpha` of all rollouts are ever rolled back; `alpha` is shared by the
+    measures. Each must be shown not to be worse by its margin before the candidate is promoted.
+    """
+    if not plan.test:
+        return _by_answers(plan, state)
+    found = [(measure, measure.evidence()) for measure in measures]
+    enough = len(measures) / plan.alpha
+    for measure, evidence in found:
+        if evidence.worse >= enough:
+            reason = f"{measure.name} are worse: {_told(measure, evidence)}"
+            return _decision("roll_back", reason, found, plan)
+    if state.step < len(plan.steps) - 1:
+        if state.answers < plan.answers:
+            return Decision("go_on", f"{state.answers} of {plan.answers} answers", {})
+        share = f"{100 * plan.steps[state.step + 1]:g}%"
+        reason = f"nothing is shown to be worse after {state.answers} answers: on to {share}"
+        return _decision("step", reason, found, plan)
+    open_ = [measure.name for measure, evidence in found if evidence.fine < 1 / plan.alpha]
+    if open_ or state.answers < plan.answers:
+        waits = ", ".join(open_) or f"{plan.answers} answers"
+        return Decision("go_on", f"not decided yet: {waits}", {})
+    if not plan.promotes:
+        return Decision("go_on", "shown to be no worse; a person promotes it", {})
+    return _decision("promote", "shown to be no worse in any measure", found, plan)
+
+
+def _by_answers(plan: Plan, state: State) -> Decision:
+    numbers = {"answers": state.answers, "hard_faults": state.hard_faults, "needed": plan.answers}
+    if state.hard_faults:
+        reason = f"{state.hard_faults} of its calls failed on the worker"
+        return Decision("roll_back", reason, numbers)
+    if state.answers < plan.answers:
+        return Decision("go_on", f"{state.answers} of {plan.answers} answers", numbers)
+    reason = f"{state.answers} answers without a hard fault"
+    if state.step < len(plan.steps) - 1:
+        return Decision("step", reason, numbers)
+    return Decision("promote" if plan.promotes else "go_on", reason, numbers)
+
+
+def _told(measure: Measure, evidence: Evidence) -> str:
+    scale, unit = (100, " points") if measure.rate else (1, "")
+    return (
+        f"{scale * measure.candidate.mean:.3g} against {scale * measure.stable.mean:.3g}{unit}"
+        f" over {measure.candidate.calls} and {measure.stable.calls} calls"
+    )
+
+
+def _decision(
+    kind: Kind, reason: str, found: Sequence[tuple[Measure, Evidence]], plan: Plan
+) -> Decision:
+    told = {measure.name: measure.told(evidence, plan.alpha) for measure, evidence in found}
+    return Decision(kind, reason, {"measures": told})
