@@ -8,7 +8,7 @@ from trainer.settings import TrainerSettings
 
 
 @pytest.mark.parametrize(
-    ("rows", "epochs"), [(20, 6.0), (250, 6.0), (251, 4.0), (1000, 4.0), (5000, 2.0), (90_000, 1.0)]
+    ("rows", "epochs"), [(20, 6.0), (500, 6.0), (501, 4.0), (1000, 4.0), (5000, 2.0), (90_000, 1.0)]
 )
 def test_few_rows_are_seen_more_often(rows: int, epochs: float) -> None:
     assert Recipe().for_rows(rows).epochs == epochs
