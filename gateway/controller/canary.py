@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import Engine
 
 from feedback.db import reading
-from gateway.controller.measures import Since, measures, outcomes
 from gateway.registry.records import AliasMove
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Alias, Version
+from gateway.rollout.measures import Since, measures, outcomes
 from gateway.rollout.rule import Decision, Plan, State, decide
 from gateway.settings import RolloutSettings
 

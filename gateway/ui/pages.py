@@ -25,11 +25,13 @@ from gateway.registry.snapshot import Key
 from gateway.serving.state import Serving
 from gateway.ui import shown
 from gateway.ui.forms import REASONS, SCORES, STATES, decision_of, filters_of, read_form
+from gateway.ui.rollouts import HEIGHT, WIDTH, look, told
 from gateway.ui.sessions import Session, Sessions
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 PAGE = 50
+MOST_ALIASES = 100
 _DEFAULT = ("status", "open")
 
 Handler = Callable[[Request, Session], Awaitable[Response]]
@@ -135,6 +137,24 @@ class Pages:
             counts=_by_reason(counts, filters.get("alias")),
             link=_linker(filters),
             just_done=_number(request.query_params.get("done", "")),
+        )
+
+    async def rollouts(self, request: Request, session: Session) -> Response:
+        """Show where each alias leads, and the rollouts under way with their figures."""
+        serving, key = self._serving, session.key
+        found = await asyncio.to_thread(
+            look,
+            serving.registry,
+            serving.database,
+            serving.settings.rollout,
+            [
+                alias
+                for alias in serving.keeper.snapshot.aliases.values()
+                if alias.tenant == key.tenant and sees(key, alias.name)
+            ][:MOST_ALIASES],
+        )
+        return self._page(
+            "rollouts.html", session=session, found=found, told=told, width=WIDTH, height=HEIGHT
         )
 
     async def item(self, request: Request, session: Session) -> Response:

@@ -38,6 +38,11 @@ def conversation(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     return shown
 
 
+def moment(at: float) -> str:
+    """Give a time of seconds since the epoch."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def question(item: Item) -> str:
     """Give the last thing that was asked, for a list."""
     messages = conversation(item.answer["messages"]) if item.answer is not None else []
@@ -78,7 +83,7 @@ def facts(item: Item) -> list[str]:
     if answer["confidence_mean"] is not None:
         least = _percent(answer["confidence_min"])
         told.append(f"confidence {_percent(answer['confidence_mean'])}, least sure token {least}")
-    told.append(f"answered {datetime.fromtimestamp(answer['started'], UTC):%Y-%m-%d %H:%M} UTC")
+    told.append(f"answered {moment(answer['started'])}")
     if len(answer["choices"]) > 1:
         told.append(f"the first of {len(answer['choices'])} choices")
     if answer["outcome"] != "ok":

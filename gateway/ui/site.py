@@ -57,6 +57,7 @@ def _site(pages: Pages) -> Starlette:
             Route(item, pages.guarded(pages.item), methods=["GET"]),
             Route(item, pages.guarded(pages.decide), methods=["POST"]),
             Route(f"{item}/undo", pages.guarded(pages.undo), methods=["POST"]),
+            Route("/rollouts", pages.guarded(pages.rollouts), methods=["GET"]),
             Mount("/static", _Secured(StaticFiles(directory=STATIC), _FILES)),
         ],
         exception_handlers={HTTPException: missing, Exception: unexpected},

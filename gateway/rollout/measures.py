@@ -21,6 +21,14 @@ _LONGEST_S = 120.0
 """Seconds that an answer counts for at most: one that hung must not outweigh a thousand others."""
 
 
+_USER = func.coalesce(CAPTURES.c.session, CAPTURES.c.id)
+_FLAGGED = exists().where(
+    FEEDBACK.c.tenant == CAPTURES.c.tenant,
+    FEEDBACK.c.response_id == CAPTURES.c.id,
+    or_(FEEDBACK.c.rating == "down", FEEDBACK.c.correction.is_not(None), FEEDBACK.c.score < 0.5),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Since:
     """Answers of an alias from a moment on, in seconds since the epoch."""
@@ -80,18 +88,22 @@ def measures(
     ]
 
 
-_USER = func.coalesce(CAPTURES.c.session, CAPTURES.c.id)
+def series(
+    connection: Connection, since: Since, *versions: Version, most: int = 20_000
+) -> list[tuple[int, float, bool, float]]:
+    """Give the latest answers, oldest first: version id, when, whether flagged, and seconds."""
+    query = (
+        select(CAPTURES.c.version_id, CAPTURES.c.started, _FLAGGED, CAPTURES.c.duration)
+        .where(since.of(*versions), CAPTURES.c.outcome == "ok")
+        .order_by(CAPTURES.c.started.desc())
+        .limit(most)
+    )
+    rows = connection.execute(query).all()
+    return [(row[0], row[1], bool(row[2]), row[3]) for row in reversed(rows)]
 
 
 def _users(connection: Connection, since: Since, *versions: Version) -> list[Mapping[str, Any]]:
     """Sum each user's calls: answers with their flags and seconds, and all calls with errors."""
-    flagged = exists().where(
-        FEEDBACK.c.tenant == CAPTURES.c.tenant,
-        FEEDBACK.c.response_id == CAPTURES.c.id,
-        or_(
-            FEEDBACK.c.rating == "down", FEEDBACK.c.correction.is_not(None), FEEDBACK.c.score < 0.5
-        ),
-    )
     answered = CAPTURES.c.outcome == "ok"
     seconds = case((CAPTURES.c.duration > _LONGEST_S, _LONGEST_S), else_=CAPTURES.c.duration)
     fault = CAPTURES.c.outcome.in_(HARD_FAULTS)
@@ -102,7 +114,7 @@ def _users(connection: Connection, since: Since, *versions: Version) -> list[Map
             func.sum(case((or_(answered, fault), 1), else_=0)).label("calls"),
             func.sum(case((answered, 1), else_=0)).label("answers"),
             func.sum(case((fault, 1), else_=0)).label("errors"),
-            func.sum(case((and_(answered, flagged), 1), else_=0)).label("flags"),
+            func.sum(case((and_(answered, _FLAGGED), 1), else_=0)).label("flags"),
             func.sum(case((answered, seconds), else_=0.0)).label("seconds"),
         )
         .where(since.of(*versions))
