@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 
 from gateway.registry.snapshot import Placement, Version
@@ -34,7 +35,11 @@ def choose(
     if len(loads) == 1:
         return loads[0][1]
     bound = min(loads)[0] + slack
-    return max((name for load, name in loads if load <= bound), key=lambda n: _weight(key, n))
+    near = [name for load, name in loads if load <= bound]
+    if len(near) == 1:
+        return near[0]
+    mixed = _number(key)
+    return max(near, key=lambda name: _mix(mixed ^ _worker_number(name)))
 
 
 def served_name(version: Version, seen: Observed) -> str:
@@ -59,11 +64,25 @@ def _able(
             and placement.version_id == version.id
             and placement.routable
             and name in seen.names
-            and seen.same_boot(placement)
+            and (placement.boot == seen.boot != "" or seen.same_boot(placement))
         ):
             able.append(seen)
     return able
 
 
-def _weight(key: str, worker: str) -> bytes:
-    return blake2b(f"{key}\0{worker}".encode(), digest_size=8).digest()
+def _number(text: str) -> int:
+    """Give 64 bits that are the same in every gateway."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+_worker_number = lru_cache(maxsize=4096)(_number)
+
+
+def _mix(number: int) -> int:
+    """Let every bit depend on every bit: SplitMix64's last step (Steele et al. 2014)."""
+    number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
+    number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & _64_BITS
+    return number ^ (number >> 31)
+
+
+_64_BITS = (1 << 64) - 1

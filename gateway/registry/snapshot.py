@@ -28,6 +28,9 @@ class Effect(StrEnum):
     UNDECIDABLE = "undecidable"
 
 
+_ROUTABLE = (Effect.EFFECTIVE, Effect.UNDECIDABLE)
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
     """One immutable adapter version; `number` 0 is the base model itself.
@@ -106,7 +109,7 @@ class Placement:
     @property
     def routable(self) -> bool:
         """Whether calls may be sent there (NO_EFFECT and MISMATCH never are)."""
-        return self.effect in (Effect.EFFECTIVE, Effect.UNDECIDABLE)
+        return self.effect in _ROUTABLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ observations = st.builds(
     seen,
     st.sampled_from(NAMES),
     healthy=st.booleans(),
-    boot=st.sampled_from(["1.00", "2.00", "~a-1"]),
+    boot=st.sampled_from(["1.00", "2.00", "~a-1", ""]),
     names=st.sampled_from([frozenset({"base@0"}), frozenset({"base@0", VERSION.worker_name})]),
     running=st.integers(0, 5),
     waiting=st.integers(0, 5),
@@ -45,7 +45,7 @@ placements = st.builds(
     placed,
     st.sampled_from(NAMES),
     st.sampled_from([None, *Effect]),
-    st.sampled_from(["1.00", "2.00", "~b-1"]),
+    st.sampled_from(["1.00", "2.00", "~b-1", ""]),
 )
 fleets = st.lists(observations, max_size=6).map(lambda all_: {o.worker: o for o in all_})
 
