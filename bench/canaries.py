@@ -33,7 +33,7 @@ class World:
 def canary(world: World, answers: int, rng: np.random.Generator) -> tuple[str, int]:
     """Play one canary; gives how it ended (`go_on`: not at all) and after how many answers."""
     settings = RolloutSettings()
-    plan = Plan(settings.steps, settings.answers, alpha=settings.alpha)
+    plan = Plan.of(settings.plan())
     rates = np.array([_rates(world, rng, by) for by in (0.0, world.worse_by)])
     often = rng.pareto(world.tail, world.users) + 1
     callers = rng.choice(world.users, answers, p=often / often.sum())

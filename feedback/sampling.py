@@ -94,23 +94,27 @@ def draw(
     room = budget - doubtful - max(float(audited + audit), for_audit)
     left = room if is_first_day else budget - for_audit
     share = left / max(expected, 1) if room >= 1 else 0.0
-    windows = {window.version: window.scores for window in state.windows}
-    scores = windows.pop(version, ())
+    scores = next((one.scores for one in state.windows if one.version == version), ())
     doubt_p = 0.0 if score is None else _lowest(score, scores, share)
     is_doubtful = chances[1] < doubt_p
 
-    if score is not None:
-        scores = (*scores, score)[-_WINDOW:]
-    latest = [*windows.items(), (version, scores)][-_VERSIONS:]
     # An answer that is both takes one place.
     new_doubt = is_doubtful and not audit
     present = hours[-1]
     last = Bucket(
         present.hour, present.seen + 1, present.doubtful + new_doubt, present.audit + audit
     )
-    kept = tuple(Window(*window) for window in latest)
-    after = SamplingState(state.since, kept, (*hours[:-1], last))
+    windows = _with(state.windows, version, scores if score is None else (*scores, score))
+    after = SamplingState(state.since, windows, (*hours[:-1], last))
     return after, Drawn(audit, is_doubtful, audit_p, doubt_p)
+
+
+def _with(
+    windows: tuple[Window, ...], version: int, scores: tuple[float, ...]
+) -> tuple[Window, ...]:
+    """Give the windows with a version's latest scores; its window comes last."""
+    others = (window for window in windows if window.version != version)
+    return (*others, Window(version, scores[-_WINDOW:]))[-_VERSIONS:]
 
 
 def _recent(hours: tuple[Bucket, ...], now: float) -> tuple[Bucket, ...]:

@@ -26,6 +26,10 @@ class FeedbackSettings(BaseModel):
     )
     outbox_bound: int = Field(200_000, gt=0, description="answers that wait for the store at most")
 
+    def keeps(self, alias: str) -> bool:
+        """Whether answers of an alias are kept."""
+        return self.capture.get(alias) != "none"
+
     def budget(self, alias: str) -> int:
         """Give the review budget of an alias, in items a day."""
         return self.review_budgets.get(alias, self.review_budget)

@@ -64,7 +64,7 @@ def _able(
             and placement.version_id == version.id
             and placement.routable
             and name in seen.names
-            and (placement.boot == seen.boot != "" or seen.same_boot(placement))
+            and seen.same_boot(placement)
         ):
             able.append(seen)
     return able

@@ -159,7 +159,7 @@ def rollout(alias: AliasName, body: RolloutRequest, key: Admin, behind: Behind) 
     check_sees(key, alias)
     detail: dict[str, Any] = {"steps": body.steps}
     if len(body.steps) > 1:
-        if behind.settings.feedback.capture.get(alias) == "none":
+        if not behind.settings.feedback.keeps(alias):
             raise Conflict(
                 f"No answers of {alias!r} are kept (feedback.capture), so its steps could not be"
                 " judged: give one step, and the next one by another call."

@@ -96,7 +96,7 @@ def _check_free(found: AliasDetail, number: int, settings: GatewaySettings) -> N
             f"{alias.candidate.model} is being rolled out by hand: promote it or roll it back"
             " first."
         )
-    if alias.stable is not None and settings.feedback.capture.get(alias.name) == "none":
+    if alias.stable is not None and not settings.feedback.keeps(alias.name):
         raise Conflict(
             f"No answers of {alias.name!r} are kept (feedback.capture), so a canary could not be"
             " judged: an admin may roll it out by hand."

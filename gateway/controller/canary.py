@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from sqlalchemy import Engine
 
 from feedback.db import reading
-from gateway.registry.records import AliasMove
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Alias, Version
 from gateway.rollout.measures import Since, measures, outcomes
-from gateway.rollout.rule import Decision, Plan, State, decide
+from gateway.rollout.rule import Plan, State, decide
 from gateway.settings import RolloutSettings
 
 logger = logging.getLogger(__name__)
@@ -39,19 +37,20 @@ class CanaryDriver:
         for alias in self._registry.snapshot().aliases.values():
             if alias.candidate is None or alias.stable is None:
                 continue
-            begun = self._registry.newest_move(alias.tenant, alias.name)
-            if begun is None or not begun.is_driven:
-                continue
             try:
-                self._look_at(alias, alias.candidate, alias.stable, begun)
+                self._look_at(alias, alias.candidate, alias.stable)
             except Exception as error:
                 errors.append(error)
         if errors:
             raise errors[0]
 
-    def _look_at(self, alias: Alias, candidate: Version, stable: Version, begun: AliasMove) -> None:
-        plan, step = _plan(begun.detail), int(begun.detail.get("step", 0))
-        since = Since(alias, float(begun.detail.get("since", begun.at)))
+    def _look_at(self, alias: Alias, candidate: Version, stable: Version) -> None:
+        newest = self._registry.latest_moves(alias.tenant, alias.name, 1)
+        if not newest or not newest[0].is_driven:
+            return
+        begun = newest[0]
+        plan, step = Plan.of(begun.detail), int(begun.detail.get("step", 0))
+        since = Since(alias, begun.since)
         with reading(self._engine) as connection:
             answers, _ = outcomes(connection, Since(alias, begun.at), candidate)
             _, faults = outcomes(connection, since, candidate)
@@ -63,40 +62,14 @@ class CanaryDriver:
             return
         kept = {name: begun.detail.get(name) for name in ("gate_id", "job_id")}
         detail = {**kept, **decision.numbers, "reason": decision.reason}
-        if decision.kind == "step":
-            ongoing = {**begun.detail, **detail, "step": step + 1, "since": since.at}
-            done = self._registry.raise_weight(
-                alias, candidate.number, begun, plan.steps[step + 1], actor=ACTOR, detail=ongoing
-            )
-        else:
-            done = self._registry.end_rollout(
-                alias.tenant,
-                alias.name,
-                candidate.number,
-                begun,
-                actor=ACTOR,
-                promote=decision.kind == "promote",
-                detail=detail,
-            )
-        if done:
-            _tell(candidate, decision)
+        share = {"promote": 1.0, "roll_back": 0.0}.get(decision.kind)
+        if share is None:
+            share = plan.steps[step + 1]
+            detail = {**begun.detail, **detail, "step": step + 1, "since": since.at}
+        if self._registry.drive_rollout(
+            alias, candidate.number, begun, share, actor=ACTOR, detail=detail
+        ):
+            logger.info("%s %s: %s", candidate.model, _DONE[decision.kind], decision.reason)
 
 
 _DONE = {"step": "gets more callers", "promote": "is promoted", "roll_back": "is rolled back"}
-
-
-def _tell(candidate: Version, decision: Decision) -> None:
-    logger.info("%s %s: %s", candidate.model, _DONE[decision.kind], decision.reason)
-
-
-def _plan(detail: Any) -> Plan:
-    """Read what was decided when the rollout began; only `answers` in those of earlier releases."""
-    steps = tuple(detail.get("steps") or (detail.get("weight", 1.0),))
-    shares = tuple(share for share in steps if share < 1) or steps
-    return Plan(
-        shares,
-        int(detail.get("answers", 1)),
-        test=detail.get("evidence", "answers") == "test",
-        alpha=float(detail.get("alpha", 0.05)),
-        promotes=bool(detail.get("promotes", True)),
-    )

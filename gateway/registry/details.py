@@ -83,11 +83,10 @@ def _seen(connection: Connection, mine: tuple[Any, ...]) -> dict[int, list[Seen]
     return found
 
 
-def newest_move(connection: Connection, alias: Alias) -> AliasMove | None:
-    """Give the latest line of an alias's record, without reading all of it."""
-    query = _move_query(alias).order_by(ALIAS_EVENTS.c.id.desc()).limit(1)
-    row = connection.execute(query).one_or_none()
-    return _move_of(row) if row is not None else None
+def latest_moves(connection: Connection, alias: Alias, most: int) -> tuple[AliasMove, ...]:
+    """Give the end of an alias's record, newest first, without reading all of it."""
+    query = _move_query(alias).order_by(ALIAS_EVENTS.c.id.desc()).limit(most)
+    return tuple(_move_of(row) for row in connection.execute(query))
 
 
 def _moves(connection: Connection, alias: Alias) -> tuple[AliasMove, ...]:

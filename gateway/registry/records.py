@@ -87,6 +87,11 @@ class AliasMove:
         """Whether this began a canary that is the controller's to end."""
         return self.kind == "rollout" and bool(self.detail.get("driven"))
 
+    @property
+    def since(self) -> float:
+        """When the rollout began that this is a step of."""
+        return float(self.detail.get("since", self.at))
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:

@@ -315,55 +315,35 @@ class Registry(Keys, Fleet):
             lifecycle.set_rollout(connection, tenant, alias, step, actor=actor, now=now)
             return self._alias(connection, tenant, alias)
 
-    def end_rollout(
-        self,
-        tenant: str,
-        alias: str,
-        number: int,
-        begun: AliasMove,
-        *,
-        actor: str,
-        promote: bool,
-        detail: Mapping[str, Any],
-    ) -> bool:
-        """Promote the candidate of a rollout, or stop the rollout; whether it was still under way.
-
-        `begun` is the line of the alias's record that began it: where another one has followed,
-        that stands. `detail` goes into the record. Raises `VersionNotReady`.
-        """
-        with self._change() as connection:
-            if details.newest_move(connection, self._alias(connection, tenant, alias)) != begun:
-                return False
-            now = self._clock(connection)
-            if promote:
-                lifecycle.promote(
-                    connection, tenant, alias, number, actor=actor, now=now, detail=detail
-                )
-            else:
-                lifecycle.rollback(connection, tenant, alias, actor=actor, now=now, detail=detail)
-        return True
-
-    def raise_weight(
+    def drive_rollout(
         self,
         alias: Alias,
         number: int,
         begun: AliasMove,
-        weight: float,
+        share: float,
         *,
         actor: str,
         detail: Mapping[str, Any],
     ) -> bool:
-        """Take the next step of a rollout; whether it was still where `begun` had brought it.
+        """Give a candidate its next share of the callers: 1 promotes it, 0 stops the rollout.
 
-        Raises as `set_rollout`.
+        Gives whether the rollout was still where `begun`, a line of the alias's record, had brought
+        it: where another one has followed, that stands. `detail` goes into the record. Raises as
+        `set_rollout`.
         """
-        step = lifecycle.Rollout(number, weight, detail)
+        tenant, name = alias.tenant, alias.name
         with self._change() as connection:
-            now_at = self._alias(connection, alias.tenant, alias.name)
-            if details.newest_move(connection, now_at) != begun:
+            newest = details.latest_moves(connection, self._alias(connection, tenant, name), 1)
+            if newest != (begun,):
                 return False
-            now = self._clock(connection)
-            lifecycle.set_rollout(connection, alias.tenant, alias.name, step, actor=actor, now=now)
+            told: dict[str, Any] = {"actor": actor, "now": self._clock(connection)}
+            if share == 1:
+                lifecycle.promote(connection, tenant, name, number, detail=detail, **told)
+            elif share == 0:
+                lifecycle.rollback(connection, tenant, name, detail=detail, **told)
+            else:
+                step = lifecycle.Rollout(number, share, detail)
+                lifecycle.set_rollout(connection, tenant, name, step, **told)
         return True
 
     def retire(
@@ -387,10 +367,10 @@ class Registry(Keys, Fleet):
             raise AliasNotFound
         return found
 
-    def newest_move(self, tenant: str, name: str) -> AliasMove | None:
-        """Give the latest line of an alias's record. Raises `AliasNotFound`."""
+    def latest_moves(self, tenant: str, name: str, most: int) -> tuple[AliasMove, ...]:
+        """Give the end of an alias's record, newest first. Raises `AliasNotFound`."""
         with self._read() as connection:
-            return details.newest_move(connection, self._alias(connection, tenant, name))
+            return details.latest_moves(connection, self._alias(connection, tenant, name), most)
 
     # -- for operators ---------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, String, and_, case, cast, exists, func, or_, select
 
@@ -74,24 +74,29 @@ def measures(
         arms["blocks"][at].add(row["answers"], blocks[at, row["user"]])
         arms["errors"][at].add(row["calls"], row["errors"])
         arms["seconds"][at].add(row["answers"], row["seconds"])
-    slower = settings.slower * max(arms["seconds"][stable.id].mean, 0.01)
-    margins = {"seconds": slower}
-    return [
-        Measure(
-            name,
-            arms[name][candidate.id],
-            arms[name][stable.id],
-            margins.get(name, settings.margin),
-            rate=name != "seconds",
-        )
-        for name in ("flags", "blocks", "errors", "seconds")
+    rates = [
+        Measure(name, arms[name][candidate.id], arms[name][stable.id], settings.margin)
+        for name in ("flags", "blocks", "errors")
     ]
+    seconds = arms["seconds"]
+    slower = settings.slower * max(seconds[stable.id].mean, 0.01)
+    last = Measure("seconds", seconds[candidate.id], seconds[stable.id], slower, rate=False)
+    return [*rates, last]
+
+
+class Answered(NamedTuple):
+    """An answer: whose, when in seconds since the epoch, and how it went."""
+
+    version_id: int
+    at: float
+    flagged: bool
+    seconds: float
 
 
 def series(
     connection: Connection, since: Since, *versions: Version, most: int = 20_000
-) -> list[tuple[int, float, bool, float]]:
-    """Give the latest answers, oldest first: version id, when, whether flagged, and seconds."""
+) -> list[Answered]:
+    """Give the latest answers, oldest first."""
     query = (
         select(CAPTURES.c.version_id, CAPTURES.c.started, _FLAGGED, CAPTURES.c.duration)
         .where(since.of(*versions), CAPTURES.c.outcome == "ok")
@@ -99,7 +104,7 @@ def series(
         .limit(most)
     )
     rows = connection.execute(query).all()
-    return [(row[0], row[1], bool(row[2]), row[3]) for row in reversed(rows)]
+    return [Answered(row[0], row[1], bool(row[2]), row[3]) for row in reversed(rows)]
 
 
 def _users(connection: Connection, since: Since, *versions: Version) -> list[Mapping[str, Any]]:

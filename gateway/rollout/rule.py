@@ -10,6 +10,7 @@ from typing import Any, Literal
 from gateway.rollout.sequential import Arm, Evidence, compare
 
 Kind = Literal["go_on", "step", "promote", "roll_back"]
+Shown = Literal["worse", "fine", "open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,18 @@ class Plan:
     alpha: float = 0.05
     promotes: bool = True
 
+    @classmethod
+    def of(cls, detail: Mapping[str, Any]) -> Plan:
+        """Read it from the record; those of earlier releases hold `answers` only."""
+        steps = tuple(detail.get("steps") or (detail.get("weight", 1.0),))
+        return cls(
+            tuple(share for share in steps if share < 1) or steps,
+            int(detail.get("answers", 1)),
+            test=detail.get("evidence", "answers") == "test",
+            alpha=float(detail.get("alpha", 0.05)),
+            promotes=bool(detail.get("promotes", True)),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -86,6 +99,23 @@ class Decision:
     numbers: Mapping[str, Any]
 
 
+def standing(measures: Sequence[Measure], alpha: float) -> list[tuple[Measure, Evidence, Shown]]:
+    """Weigh all measures and say what is shown of each.
+
+    That one is worse takes evidence beyond its part of `alpha`; that it is fine takes `alpha`.
+    """
+    found: list[tuple[Measure, Evidence, Shown]] = []
+    for measure in measures:
+        evidence = measure.evidence()
+        if evidence.worse >= len(measures) / alpha:
+            found.append((measure, evidence, "worse"))
+        elif evidence.fine >= 1 / alpha:
+            found.append((measure, evidence, "fine"))
+        else:
+            found.append((measure, evidence, "open"))
+    return found
+
+
 def decide(plan: Plan, state: State, measures: Sequence[Measure]) -> Decision:
     """Look at a rollout; as often as one likes.
 
@@ -94,11 +124,10 @@ def decide(plan: Plan, state: State, measures: Sequence[Measure]) -> Decision:
     """
     if not plan.test:
         return _by_answers(plan, state)
-    found = [(measure, measure.evidence()) for measure in measures]
-    enough = len(measures) / plan.alpha
-    for measure, evidence in found:
-        if evidence.worse >= enough:
-            reason = f"{measure.name} are worse: {_told(measure, evidence)}"
+    found = standing(measures, plan.alpha)
+    for measure, _, shown in found:
+        if shown == "worse":
+            reason = f"{measure.name} are worse: {_told(measure)}"
             return _decision("roll_back", reason, found, plan)
     if state.step < len(plan.steps) - 1:
         if state.answers < plan.answers:
@@ -106,7 +135,7 @@ def decide(plan: Plan, state: State, measures: Sequence[Measure]) -> Decision:
         share = f"{100 * plan.steps[state.step + 1]:g}%"
         reason = f"nothing is shown to be worse after {state.answers} answers: on to {share}"
         return _decision("step", reason, found, plan)
-    open_ = [measure.name for measure, evidence in found if evidence.fine < 1 / plan.alpha]
+    open_ = [measure.name for measure, _, shown in found if shown == "open"]
     if open_ or state.answers < plan.answers:
         waits = ", ".join(open_) or f"{plan.answers} answers"
         return Decision("go_on", f"not decided yet: {waits}", {})
@@ -128,7 +157,7 @@ def _by_answers(plan: Plan, state: State) -> Decision:
     return Decision("promote" if plan.promotes else "go_on", reason, numbers)
 
 
-def _told(measure: Measure, evidence: Evidence) -> str:
+def _told(measure: Measure) -> str:
     scale, unit = (100, " points") if measure.rate else (1, "")
     return (
         f"{scale * measure.candidate.mean:.3g} against {scale * measure.stable.mean:.3g}{unit}"
@@ -137,7 +166,7 @@ def _told(measure: Measure, evidence: Evidence) -> str:
 
 
 def _decision(
-    kind: Kind, reason: str, found: Sequence[tuple[Measure, Evidence]], plan: Plan
+    kind: Kind, reason: str, found: Sequence[tuple[Measure, Evidence, Shown]], plan: Plan
 ) -> Decision:
-    told = {measure.name: measure.told(evidence, plan.alpha) for measure, evidence in found}
+    told = {measure.name: measure.told(evidence, plan.alpha) for measure, evidence, _ in found}
     return Decision(kind, reason, {"measures": told})

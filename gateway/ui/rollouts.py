@@ -14,11 +14,13 @@ from gateway.registry.records import AliasMove
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Alias
 from gateway.rollout.measures import Since, measures, series
-from gateway.rollout.rule import Measure
+from gateway.rollout.rule import Measure, standing
+from gateway.rollout.sequential import Evidence
 from gateway.settings import RolloutSettings
 
 WIDTH, HEIGHT = 560, 120
 _POINTS = 80
+_MOVES = 12
 _FEWEST = 5
 """Answers below which a running mean only jumps about."""
 
@@ -66,72 +68,61 @@ def look(
 
 
 def _look_at(registry: Registry, engine: Engine, settings: RolloutSettings, alias: Alias) -> Shown:
-    moves = list(reversed(registry.describe(alias.tenant, alias.name).moves))[:12]
+    moves = registry.latest_moves(alias.tenant, alias.name, _MOVES)
     candidate, stable = alias.candidate, alias.stable
     if candidate is None or stable is None or not moves:
         return Shown(alias, moves)
-    newest = moves[0]
-    since = Since(alias, float(newest.detail.get("since", newest.at)))
+    since = Since(alias, moves[0].since)
     with reading(engine) as connection:
         found = measures(connection, since, candidate, stable, settings)
         answers = series(connection, since, candidate, stable)
-    alpha = float(newest.detail.get("alpha", settings.alpha))
+    alpha = float(moves[0].detail.get("alpha", settings.alpha))
     flags = next(one for one in found if one.name == "flags")
-    of_candidate = [answer for answer in answers if answer[0] == candidate.id]
-    of_stable = [answer for answer in answers if answer[0] == stable.id]
+    both = [[a for a in answers if a.version_id == one.id] for one in (candidate, stable)]
+    flagged = [[(a.at, float(a.flagged)) for a in of] for of in both]
+    seconds = [[(a.at, a.seconds) for a in of] for of in both]
     return Shown(
         alias,
         moves,
-        newest.is_driven,
+        moves[0].is_driven,
         (flags.candidate.calls, flags.stable.calls),
-        [_line(one, alpha, len(found)) for one in found],
+        [_line(*one, alpha) for one in standing(found, alpha)],
         [
-            _plot("flags, share of answers so far", of_candidate, of_stable, 2),
-            _plot("seconds an answer, mean so far", of_candidate, of_stable, 3),
+            _plot("flags, share of answers so far", "{:.1%}", flagged),
+            _plot("seconds an answer, mean so far", "{:.2f} s", seconds),
         ],
     )
 
 
-def _line(measure: Measure, alpha: float, many: int) -> Line:
-    evidence = measure.evidence()
+def _line(measure: Measure, evidence: Evidence, state: str, alpha: float) -> Line:
     low, high = evidence.bounds(alpha, measure.margin)
-    state = "open"
-    if evidence.worse >= many / alpha:
-        state = "worse"
-    elif evidence.fine >= 1 / alpha:
-        state = "fine"
-    scale, unit = (100, "%") if measure.rate else (1, " s")
-
-    def said(value: float, sign: str = "") -> str:
-        return f"{scale * value:{sign}.2f}{unit}"
-
+    form = "{:.2%}" if measure.rate else "{:.2f} s"
+    signed = form.replace(":", ":+")
     known = math.isfinite(low)
     return Line(
         measure.name,
-        said(measure.candidate.mean),
-        said(measure.stable.mean),
-        said(evidence.difference, "+"),
-        f"{said(low, '+')} to {said(high, '+')}" if known else "too few users yet",
+        form.format(measure.candidate.mean),
+        form.format(measure.stable.mean),
+        signed.format(evidence.difference),
+        f"{signed.format(low)} to {signed.format(high)}" if known else "too few users yet",
         state,
     )
 
 
-Answer = tuple[int, float, bool, float]
-
-
-def _plot(name: str, candidate: Sequence[Answer], stable: Sequence[Answer], field: int) -> Plot:
-    times = [answer[1] for answer in (*candidate, *stable)]
+def _plot(name: str, form: str, both: Sequence[Sequence[tuple[float, float]]]) -> Plot:
+    """Draw candidate and stable; `form` says the top of the axis."""
+    times = [at for answers in both for at, _ in answers]
     first, last = min(times, default=0.0), max(times, default=1.0)
-    both = [_running([(a[1], float(a[field])) for a in answers]) for answers in (candidate, stable)]
-    top = max((value for points in both for _, value in points), default=0.0) or 1.0
-    drawn = [
+    means = [_running(answers) for answers in both]
+    top = max((value for points in means for _, value in points), default=0.0) or 1.0
+    candidate, stable = (
         " ".join(
             f"{WIDTH * (at - first) / ((last - first) or 1):.1f},{HEIGHT * (1 - value / top):.1f}"
             for at, value in points
         )
-        for points in both
-    ]
-    return Plot(name, f"{100 * top:.1f}%" if field == 2 else f"{top:.2f} s", *drawn)
+        for points in means
+    )
+    return Plot(name, form.format(top), candidate, stable)
 
 
 def _running(answers: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -60,9 +60,9 @@ class Observed:
         evidence that other processes share is the name: a restarted worker has forgotten it, and
         whoever loads it again has dropped the old placement first.
         """
-        if placement.boot[:1] == COUNTED and self.boot[:1] == COUNTED:
-            return True
-        return bool(self.boot) and placement.boot == self.boot
+        if placement.boot == self.boot:
+            return bool(self.boot)
+        return placement.boot[:1] == COUNTED and self.boot[:1] == COUNTED
 
     def same_but_load(self, other: Observed) -> bool:
         """Whether nothing that routing by name depends on differs."""

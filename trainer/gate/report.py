@@ -10,6 +10,7 @@ from typing import Any, Literal
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Role = Literal["superiority", "non-inferiority"]
 _SHOWN = 120
+_UNSEEN = ("Cf", "Cc", "Co")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +158,7 @@ def _examples(title: str, changes: Sequence[Change]) -> list[str]:
 def _text(text: str, most: int) -> str:
     """Give a text for one cell: one line, shortened, with nothing that Markdown or HTML reads."""
     # Marks that turn the writing's direction could make a line read as another.
-    shown = " ".join(text.split())
-    seen = "".join(mark for mark in shown if unicodedata.category(mark) not in ("Cf", "Cc", "Co"))
+    seen = "".join(m for m in text if m.isspace() or unicodedata.category(m) not in _UNSEEN)
     line = " ".join(seen.split())
     short = line if len(line) <= most else f"{line[: most - 1]}…"
     escaped = short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

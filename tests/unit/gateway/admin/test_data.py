@@ -13,7 +13,7 @@ from feedback.errors import FinderAway
 from gateway.admin import data as routes
 
 from .conftest import Clients
-from .test_loop import ROWS, answered, jsonl
+from .loop import ROWS, answered, jsonl
 
 ITEM = {"id": "g1", "instruction": "Answer.", "input": "golden", "output": "a"}
 DIGEST = "a" * 64

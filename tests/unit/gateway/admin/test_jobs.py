@@ -10,7 +10,7 @@ from feedback.jobs import Jobs
 from gateway.admin.jobs import MAX_EVALUATION
 
 from .conftest import Clients
-from .test_loop import gate
+from .loop import gate
 
 HOLDER = {"holder": "one"}
 

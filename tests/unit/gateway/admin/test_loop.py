@@ -1,97 +1,18 @@
-"""Review, data, jobs and publishing over the admin API."""
+"""Review, data and jobs over the admin API."""
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import insert
 
-from feedback.db import writing
 from feedback.errors import FinderAway
-from feedback.tables import CAPTURES, FEEDBACK, REVIEW_ITEMS
-from gateway.controller.canary import CanaryDriver
-from gateway.registry.service import Registry
-from gateway.settings import RolloutSettings
 
 from .conftest import Clients
-from .test_adapters import add
-
-ROLLOUT = RolloutSettings()
-ROWS = [
-    {"instruction": "Answer.", "input": f"question {n}", "output": f"answer {n}", "slice": "s"}
-    for n in range(5)
-]
-
-
-def jsonl(rows: list[dict[str, str]]) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def answered(app: FastAPI, number: int, **changes: object) -> str:
-    """Put a capture into the store, with a review item."""
-    response_id = f"chatcmpl-{number:048x}"
-    values = {
-        "id": response_id,
-        "tenant": "default",
-        "alias": "support",
-        "version": 1,
-        "version_id": 2,
-        "key_id": 1,
-        "worker": "w",
-        "route": "/v1/chat/completions",
-        "messages": [{"role": "user", "content": "What?"}],
-        "parameters": {},
-        "choices": [{"index": 0, "content": "Nothing."}],
-        "usage": {},
-        "outcome": "ok",
-        "audit": [],
-        "started": 4e9,
-        "duration": 1.0,
-        "reasons": ["flagged"],
-        "inclusion_probability": 1.0,
-        "keep_until": 5e9,
-        "request_id": "r",
-        "scrubber": "s",
-        **changes,
-    }
-    item = {
-        "tenant": "default",
-        "response_id": response_id,
-        "alias": "support",
-        "version": 1,
-        "reason": "flagged",
-        "priority": 3.0,
-        "status": "open",
-        "created_at": 1.0,
-        "inclusion_probability": 1.0,
-    }
-    with writing(app.state.serving.database) as connection:
-        connection.execute(insert(CAPTURES).values(**values))
-        connection.execute(insert(REVIEW_ITEMS).values(**item))
-    return response_id
-
-
-def flag(app: FastAPI, response_id: str) -> None:
-    """Say of an answer that it is bad."""
-    values = {
-        "id": f"fb-{response_id}",
-        "tenant": "default",
-        "response_id": response_id,
-        "key_id": 1,
-        "rating": "down",
-        "labels": [],
-        "body_sha256": "0",
-        "status": "linked",
-        "replied": "linked",
-        "created_at": 1.0,
-    }
-    with writing(app.state.serving.database) as connection:
-        connection.execute(insert(FEEDBACK).values(**values))
+from .loop import ROWS, answered, jsonl
 
 
 async def test_from_review_to_a_row(
@@ -223,130 +144,6 @@ async def test_evaluations_are_kept(admin: httpx.AsyncClient) -> None:
     assert (await admin.get(path)).json() == {"answers": []}
     for body in (b"[1]", b"{", b"[" * 5000):
         assert (await admin.put(path, content=body)).status_code == 400
-
-
-def gate(verdict: str, against: str = "base") -> dict[str, object]:
-    return {
-        "alias": "support",
-        "candidate": "support@1",
-        "against": against,
-        "verdict": verdict,
-        "report": {},
-    }
-
-
-async def test_only_what_passed_is_published_and_the_controller_promotes_it(
-    app: FastAPI, admin: httpx.AsyncClient, registry: Registry, clients: Clients, tmp_path: Path
-) -> None:
-    promoted = await admin.post("/adapters/support/promote", json={"version": 0})
-    assert (promoted.status_code, promoted.json()["stable"]) == (200, 0)
-    await add(admin, registry, tmp_path, 1)
-    trainer = await clients("trainer")
-    publish = {"version": 1, "job_id": "job-1"}
-    early = await trainer.post("/adapters/support/publish", json=publish)
-    assert (early.status_code, "no gate report" in early.json()["error"]["message"]) == (409, True)
-    await trainer.post("/gates", json=gate("INCONCLUSIVE"))
-    held = await trainer.post("/adapters/support/publish", json=publish)
-    assert "The gate says INCONCLUSIVE" in held.json()["error"]["message"]
-    await trainer.post("/gates", json=gate("PASS"))
-    for _ in range(2):  # again changes nothing
-        told = (await trainer.post("/adapters/support/publish", json=publish)).json()
-        assert (told["stable"], told["candidate"]) == (0, 1)
-
-    driver = CanaryDriver(registry, app.state.serving.database, ROLLOUT)
-    version, base = registry.version("default", "support", 1), registry.version("t", "base", 0)
-    for number in range(ROLLOUT.answers - 1):
-        answered(app, number, version_id=version.id)
-    driver.step()
-    assert registry.alias("default", "support").weight == 0.1
-    for number in range(100, 140):
-        answered(app, number, version_id=version.id)
-    driver.step()
-    assert registry.alias("default", "support").weight == 0.5
-    driver.step()  # nothing is known of the base yet
-    assert registry.alias("default", "support").candidate is not None
-    for number in range(200, 280):
-        answered(app, number, version_id=base.id)
-        answered(app, number + 100, version_id=version.id)
-    driver.step()
-    driver.step()
-    detail = (await admin.get("/adapters/support")).json()
-    assert (detail["stable"], detail["previous"], detail["candidate"]) == (1, 0, None)
-    moves = detail["events"]
-    assert [move["kind"] for move in moves] == ["promote", "rollout", "rollout", "promote"]
-    flags = moves[-1]["detail"]["measures"]["flags"]
-    assert (flags["calls"], flags["fine"] > 20 > flags["worse"]) == ([144, 80], True)
-    assert flags["low"] < flags["difference"] < flags["high"] < ROLLOUT.margin
-    assert moves[-1]["actor"] == "controller"
-    back = (await admin.post("/adapters/support/rollback")).json()
-    assert (back["stable"], back["previous"]) == (0, 1)
-
-
-@pytest.mark.parametrize("trouble", ["flags", "blocks", "errors", "seconds"])
-async def test_a_canary_that_is_worse_is_rolled_back(
-    app: FastAPI, admin: httpx.AsyncClient, registry: Registry, tmp_path: Path, trouble: str
-) -> None:
-    await admin.post("/adapters/support/promote", json={"version": 0})
-    await add(admin, registry, tmp_path, 1)
-    steps = {"version": 1, "steps": [0.1, 0.5, 1]}
-    await admin.post("/adapters/support/rollout", json=steps)
-    version, base = registry.version("default", "support", 1), registry.version("t", "base", 0)
-    block = {"stage": "output", "action": "block"}
-    changes: dict[str, dict[str, object]] = {
-        "flags": {},
-        "blocks": {"audit": [block], "reasons": ["guarded"]},
-        "errors": {"outcome": "worker_failed"},
-        "seconds": {"duration": 3.0},
-    }
-    for number in range(80):
-        answered(app, number, version_id=base.id, duration=1 + number / 1000)
-        bad = changes[trouble] if number % 2 else {}
-        answer = answered(app, number + 100, version_id=version.id, **bad)
-        if trouble == "flags" and number % 2:
-            flag(app, answer)
-    CanaryDriver(registry, app.state.serving.database, ROLLOUT).step()
-    alias = registry.alias("default", "support")
-    assert (alias.candidate, alias.stable is not None and alias.stable.is_base) == (None, True)
-    last = (await admin.get("/adapters/support")).json()["events"][-1]
-    assert last["kind"] == "rollback"
-    assert last["detail"]["reason"].startswith(f"{trouble} are worse: ")
-    assert last["detail"]["measures"][trouble]["low"] > 0
-
-
-async def test_by_answers_one_hard_fault_is_enough_and_a_persons_single_step_is_left_alone(
-    app: FastAPI, admin: httpx.AsyncClient, registry: Registry, tmp_path: Path
-) -> None:
-    await admin.post("/adapters/support/promote", json={"version": 0})
-    await add(admin, registry, tmp_path, 1)
-    version = registry.version("default", "support", 1)
-    plan = RolloutSettings(evidence="answers").plan()
-    registry.set_rollout("default", "support", 1, 0.1, "ann", plan)
-    answered(app, 1, version_id=version.id, outcome="worker_failed")
-    driver = CanaryDriver(registry, app.state.serving.database, ROLLOUT)
-    driver.step()
-    assert registry.alias("default", "support").candidate is None
-    await admin.post("/adapters/support/rollout", json={"version": 1, "steps": [0.5]})
-    driver.step()
-    assert registry.alias("default", "support").candidate is not None
-
-
-async def test_steps_that_do_not_end_at_one_wait_for_a_person(
-    app: FastAPI, admin: httpx.AsyncClient, registry: Registry, tmp_path: Path
-) -> None:
-    await admin.post("/adapters/support/promote", json={"version": 0})
-    await add(admin, registry, tmp_path, 1)
-    await admin.post("/adapters/support/rollout", json={"version": 1, "steps": [0.1, 0.5]})
-    version, base = registry.version("default", "support", 1), registry.version("t", "base", 0)
-    for number in range(80):
-        answered(app, number, version_id=version.id)
-        answered(app, number + 100, version_id=base.id)
-    driver = CanaryDriver(registry, app.state.serving.database, ROLLOUT)
-    for _ in range(3):
-        driver.step()
-        for number in range(200, 200 + ROLLOUT.answers):
-            answered(app, number + int(1e6 * time.monotonic()), version_id=version.id)
-    now = registry.alias("default", "support")
-    assert (now.candidate is not None, now.weight) == (True, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from gateway.registry.service import Registry
 from gateway.settings import GatewaySettings
 
 from .conftest import Clients
+from .loop import gate
 from .test_adapters import add
-from .test_loop import gate
 
 PUBLISH = "/adapters/support/publish"
 

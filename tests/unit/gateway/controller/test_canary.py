@@ -98,8 +98,7 @@ def say(engine: Engine) -> Callable[..., None]:
 
 
 def newest(registry: Registry, alias: str = "support") -> AliasMove:
-    move = registry.newest_move(T, alias)
-    assert move is not None
+    (move,) = registry.latest_moves(T, alias, 1)
     return move
 
 
@@ -184,10 +183,9 @@ def test_a_person_who_is_quicker_wins(
     registry.set_rollout(T, "support", 1, 0.2, "trainer", DRIVEN)
     begun = newest(registry)
     registry.set_rollout(T, "support", 1, 0.5, "a person", {"steps": [0.5]})
-    for promote in (True, False):
-        assert not registry.end_rollout(
-            T, "support", 1, begun, actor=ACTOR, promote=promote, detail={}
-        )
+    alias = registry.alias(T, "support")
+    for share in (1, 0.7, 0):
+        assert not registry.drive_rollout(alias, 1, begun, share, actor=ACTOR, detail={})
     assert leads(registry.alias(T, "support")) == (0, 1)
 
 

@@ -257,7 +257,7 @@ def test_the_base_is_a_version_of_any_alias(registry: Registry, shelf: Shelf) ->
         ("rollout", 1, 0),
         ("promote", 1, 0),
     ]
-    assert registry.newest_move("default", "support") == moves[-1]
+    assert registry.latest_moves("default", "support", 1) == (moves[-1],)
     with pytest.raises(Conflict):
         registry.promote("default", "base", 0)
     with pytest.raises(InvalidName):
