@@ -15,7 +15,7 @@ from .conftest import MakeStack
 from .stack import Stack
 
 pytestmark = pytest.mark.timeout(120)
-ROLLOUT = RolloutSettings(weight=0.5, answers=5)
+ROLLOUT = RolloutSettings(evidence="answers", steps=(0.5,), answers=5)
 
 
 def ask(http: httpx.Client, model: str = "support") -> httpx.Response:
