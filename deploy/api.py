@@ -26,9 +26,9 @@ class AdminApi:
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
         """GET below /admin/v1."""
-        return self._send("GET", path)
+        return self._send("GET", path, params=query)
 
     def post(self, path: str, body: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """POST below /admin/v1: `body` as JSON, or httpx's own options (files)."""
@@ -38,9 +38,9 @@ class AdminApi:
         """PUT below /admin/v1 what is not JSON."""
         return self._send("PUT", path, content=content)
 
-    def text(self, path: str) -> str:
+    def text(self, path: str, query: Mapping[str, str] | None = None) -> str:
         """GET below /admin/v1 what is not JSON."""
-        return self._response("GET", path).text
+        return self._response("GET", path, params=query).text
 
     def save(self, path: str, file: BinaryIO) -> None:
         """GET below /admin/v1 what may be long, into an open file."""

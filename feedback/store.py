@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping
 
-from feedback import repository
+from feedback import repository, usage
 from feedback.db import reading, server_time, writing
 from feedback.errors import Conflicting
 from feedback.sampling import Drawn, draw
@@ -162,6 +162,7 @@ class FeedbackStore:
                 items.append(_item(capture, reasons, drawn, now))
         repository.insert_captures(connection, rows)
         repository.insert_items(connection, items)
+        usage.count(connection, rows)
         if state is not None:
             repository.save_sampling(connection, tenant, alias, state, now)
         return {row["id"] for row in rows}

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, Double, ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from feedback.db import NAMES
@@ -288,6 +297,22 @@ class EvaluationRow(FeedbackBase):
     created_at: Mapped[float]
 
 
+class UsageRow(FeedbackBase):
+    """What was used on a day (`2026-11-24`, UTC): counted with the captures, kept without end."""
+
+    __tablename__ = "usage"
+    __table_args__ = (Index(None, "key_id", "day"),)
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[str] = mapped_column(primary_key=True)
+    alias: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    key_id: Mapped[int] = mapped_column(primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger())
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger())
+    completion_tokens: Mapped[int] = mapped_column(BigInteger())
+
+
 _TABLES = FeedbackBase.metadata.tables
 
 CAPTURES = _TABLES["captures"]
@@ -303,3 +328,4 @@ DATASET_ROWS = _TABLES["dataset_rows"]
 JOBS = _TABLES["jobs"]
 GATE_REPORTS = _TABLES["gate_reports"]
 EVALUATIONS = _TABLES["evaluations"]
+USAGE = _TABLES["usage"]

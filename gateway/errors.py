@@ -12,17 +12,22 @@ GatewayError
 ├── Conflict                  409
 ├── BodyTooLarge              413
 ├── Overloaded                429
+│   ├── RequestsExceeded      429
+│   ├── TokensExceeded        429
+│   └── BudgetSpent           429
 ├── UpstreamFailed            502
 └── Unavailable               503
     ├── NoWorker              503
     ├── StoreUnavailable      503
-    └── GuardsUnavailable     503
+    ├── GuardsUnavailable     503
+    └── LimitsUnavailable     503
 
 The docstring is the message where none is given. `body` is OpenAI's error object.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -34,6 +39,7 @@ class GatewayError(Exception):
     code: str | None = None
     param: str | None = None
     retry_after: int | None = None
+    headers: Sequence[tuple[bytes, bytes]] = ()
 
     def __init__(
         self,
@@ -148,6 +154,25 @@ class Overloaded(GatewayError):
     retry_after = 1
 
 
+class RequestsExceeded(Overloaded):
+    """This key has made its requests for this minute."""
+
+    type = "requests"
+
+
+class TokensExceeded(Overloaded):
+    """This key has used its tokens for this minute."""
+
+    type = "tokens"
+
+
+class BudgetSpent(Overloaded):
+    """The token budget of this key is spent."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+
 class UpstreamFailed(GatewayError):
     """The model worker failed while answering."""
 
@@ -179,3 +204,9 @@ class GuardsUnavailable(Unavailable):
     """The guards cannot judge right now, so nothing is answered: try again shortly."""
 
     code = "guards_unavailable"
+
+
+class LimitsUnavailable(Unavailable):
+    """This key has a budget, and what it has used cannot be looked up: try again shortly."""
+
+    code = "limits_unavailable"

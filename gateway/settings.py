@@ -23,6 +23,11 @@ class Limits(_Frozen):
     max_in_flight: int = Field(512, gt=0)
     max_n: int = Field(16, gt=0)
     max_tokens: int = Field(4096, gt=0, description="cap on the tokens of one answer")
+    store: str = Field(
+        "memory://",
+        pattern=r"^(memory://|rediss?://\S+)$",
+        description="where keys' limits are counted; `redis://host:6379/0` for several gateways",
+    )
 
 
 class Timeouts(_Frozen):

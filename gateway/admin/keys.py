@@ -8,11 +8,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Response
 
 from gateway.admin.access import ADMINS, Backstage, backstage, needs, publish
-from gateway.admin.schemas import MAX_INT, ErrorBody, KeyList, KeyOut, KeyRequest, NewKeyOut
+from gateway.admin.schemas import (
+    MAX_INT,
+    ErrorBody,
+    KeyList,
+    KeyOut,
+    KeyRequest,
+    LimitsBody,
+    NewKeyOut,
+    RotateRequest,
+)
 from gateway.errors import Conflict, InvalidRequest, PermissionDenied
 from gateway.registry.snapshot import Key
 
 Behind = Annotated[Backstage, Depends(backstage)]
+KeyId = Annotated[int, Path(ge=1, le=MAX_INT)]
 
 
 async def _key_keeper(key: Annotated[Key, Depends(needs(*ADMINS))]) -> Key:
@@ -35,6 +45,10 @@ def create_router() -> APIRouter:
     router.add_api_route("", list_keys, methods=["GET"])
     router.add_api_route("", create_key, methods=["POST"], status_code=201)
     router.add_api_route("/{key_id}", revoke_key, methods=["DELETE"], responses=missing)
+    router.add_api_route("/{key_id}", limit_key, methods=["PATCH"], responses=missing)
+    router.add_api_route(
+        "/{key_id}/rotate", rotate_key, methods=["POST"], status_code=201, responses=missing
+    )
     return router
 
 
@@ -54,23 +68,31 @@ def create_key(body: KeyRequest, key: KeyKeeper, behind: Behind, response: Respo
         aliases=body.aliases,
         purpose=body.purpose,
         expires_at=body.expires_at,
+        limits=body.limits,
     )
     publish(behind)
     response.headers["cache-control"] = "no-store"
-    return NewKeyOut(
-        id=made.id,
-        key=secret,
-        owner=made.owner,
-        role=made.role,
-        aliases=sorted(made.aliases) if made.aliases is not None else None,
-        purpose=made.purpose,
-        expires_at=made.expires_at,
-    )
+    return NewKeyOut.of(secret, made)
 
 
-def revoke_key(
-    key_id: Annotated[int, Path(ge=1, le=MAX_INT)], key: KeyKeeper, behind: Behind
-) -> KeyOut:
+def rotate_key(
+    key_id: KeyId, body: RotateRequest, key: KeyKeeper, behind: Behind, response: Response
+) -> NewKeyOut:
+    """Make a key that may do the same; the old one expires. Both count on one account."""
+    secret, made = behind.registry.rotate_key(key.tenant, key_id, body.overlap_s)
+    publish(behind)
+    response.headers["cache-control"] = "no-store"
+    return NewKeyOut.of(secret, made)
+
+
+def limit_key(key_id: KeyId, body: LimitsBody, key: KeyKeeper, behind: Behind) -> KeyOut:
+    """Replace all limits of a key; what is left out is no limit any more."""
+    info = behind.registry.limit_key(key.tenant, key_id, body.limits)
+    publish(behind)
+    return KeyOut.of(info)
+
+
+def revoke_key(key_id: KeyId, key: KeyKeeper, behind: Behind) -> KeyOut:
     """End a key of the tenant for good."""
     if key_id == key.id:
         raise Conflict("This key signs this very call: revoke it with another one.")

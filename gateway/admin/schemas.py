@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 
 from gateway.registry.records import AliasDetail, AliasMove, KeyInfo, Seen, VersionDetail
-from gateway.registry.snapshot import Alias, Effect, Version, VersionState
+from gateway.registry.snapshot import Alias, Effect, Key, KeyLimits, Version, VersionState
 
 MAX_INT = 2**31 - 1  # what the database takes
 
@@ -83,7 +84,27 @@ class RetireRequest(Asked):
     reason: Line = ""
 
 
-class KeyRequest(Asked):
+class LimitsBody(Asked):
+    """What a key may use; null is no limit. A budget is for a calendar day or month in UTC."""
+
+    requests_per_minute: int | None = Field(None, ge=1, le=MAX_INT)
+    tokens_per_minute: int | None = Field(None, ge=1, le=MAX_INT)
+    token_budget: int | None = Field(None, ge=1, le=2**53)
+    budget_period: Literal["day", "month"] = "month"
+
+    @property
+    def limits(self) -> KeyLimits:
+        """The same as a value."""
+        return KeyLimits(**{name: getattr(self, name) for name in LimitsBody.model_fields})
+
+
+class RotateRequest(Asked):
+    """For how many seconds the old key stays valid beside the new one."""
+
+    overlap_s: float = Field(3600, ge=0, le=90 * 86_400, allow_inf_nan=False)
+
+
+class KeyRequest(LimitsBody):
     """A key to make. `aliases` null allows every alias of the tenant."""
 
     owner: Annotated[Line, Field(min_length=1)]
@@ -302,12 +323,19 @@ class KeyOut(Told):
     expires_at: float | None
     created_at: float
     revoked_at: float | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    token_budget: int | None
+    budget_period: str
+    account: int
 
     @classmethod
     def of(cls, info: KeyInfo) -> KeyOut:
         """Tell of a key."""
         key = info.key
         return cls(
+            **asdict(key.limits),
+            account=key.account,
             id=key.id,
             owner=key.owner,
             role=key.role,
@@ -330,6 +358,26 @@ class NewKeyOut(Told):
     aliases: list[str] | None
     purpose: str
     expires_at: float | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    token_budget: int | None
+    budget_period: str
+    account: int
+
+    @classmethod
+    def of(cls, secret: str, made: Key) -> NewKeyOut:
+        """Tell of a key that was just made."""
+        return cls(
+            **asdict(made.limits),
+            id=made.id,
+            key=secret,
+            owner=made.owner,
+            role=made.role,
+            aliases=sorted(made.aliases) if made.aliases is not None else None,
+            purpose=made.purpose,
+            expires_at=made.expires_at,
+            account=made.account,
+        )
 
 
 class KeyList(Told):

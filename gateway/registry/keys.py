@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, Select, or_, select
 
-from gateway.errors import InvalidRequest
+from gateway.errors import Conflict, InvalidRequest
 from gateway.registry import repository, writes
 from gateway.registry.errors import KeyNotFound
 from gateway.registry.names import check_name
 from gateway.registry.records import PURPOSES, ROLES, KeyInfo
-from gateway.registry.snapshot import Key
+from gateway.registry.snapshot import NO_LIMITS, Key, KeyLimits
 from gateway.registry.store import Store
 from gateway.registry.tables import KEYS
 
@@ -38,6 +40,7 @@ class Keys(Store):
         aliases: Iterable[str] | None = None,
         purpose: str = "serve",
         expires_at: float | None = None,
+        limits: KeyLimits = NO_LIMITS,
     ) -> tuple[str, Key]:
         """Make a key and give its secret, which cannot be had again.
 
@@ -49,25 +52,66 @@ class Keys(Store):
         if purpose not in PURPOSES:
             raise InvalidRequest(f"purpose must be one of {', '.join(PURPOSES)}.", param="purpose")
         allowed = None if aliases is None else sorted({check_name(name) for name in aliases})
-        secret = _PREFIX + secrets.token_urlsafe(32)
+        values = {
+            "tenant": check_name(tenant, "tenant"),
+            "owner": owner,
+            "role": role,
+            "aliases": allowed,
+            "purpose": purpose,
+            "expires_at": expires_at,
+            **_columns(limits),
+        }
         with self._change() as connection:
-            key_id = writes.insert_key(
-                connection,
-                {
-                    "tenant": check_name(tenant, "tenant"),
-                    "owner": owner,
-                    "role": role,
-                    "sha256": digest(secret),
-                    "prefix": secret[:_SHOWN],
-                    "aliases": allowed,
-                    "purpose": purpose,
-                    "expires_at": expires_at,
-                    "created_at": self._clock(connection),
-                    "revoked_at": None,
-                },
-            )
+            return self._make(connection, values)
+
+    def rotate_key(self, tenant: str, key_id: int, overlap_s: float) -> tuple[str, Key]:
+        """Make a key that may do the same, and let the old one expire after `overlap_s` seconds.
+
+        Both count on one account, so rotating gives no second budget. Raises `KeyNotFound`, and
+        `Conflict` for a key that is no longer valid.
+        """
+        with self._change() as connection:
+            old = connection.execute(_one(tenant, key_id)).one_or_none()
+            if old is None:
+                raise KeyNotFound
+            now = self._clock(connection)
+            if old.revoked_at is not None or (old.expires_at or now + 1) <= now:
+                raise Conflict("This key is not valid any more: make a new one.")
+            ends = now + overlap_s
+            until = ends if old.expires_at is None else min(ends, old.expires_at)
+            writes.update_key(connection, old.id, {"expires_at": until})
+            kept = (*_ROTATED, *_LIMITS)
+            values = {name: getattr(old, name) for name in kept}
+            return self._make(connection, {**values, "account": old.account or old.id})
+
+    def limit_key(self, tenant: str, key_id: int, limits: KeyLimits) -> KeyInfo:
+        """Change what a key may use. Raises `KeyNotFound`."""
+        with self._change() as connection:
+            if connection.execute(_one(tenant, key_id)).one_or_none() is None:
+                raise KeyNotFound
+            writes.update_key(connection, key_id, _columns(limits))
             writes.bump_revision(connection)
-            row = connection.execute(select(KEYS).where(KEYS.c.id == key_id)).one()
+            return repository.key_info_of(connection.execute(_one(tenant, key_id)).one())
+
+    def keys_of_account(self, account: int) -> tuple[int, ...]:
+        """Give the ids of all keys that count on one account, the revoked ones too."""
+        with self._read() as connection:
+            same = or_(KEYS.c.id == account, KEYS.c.account == account)
+            return tuple(connection.scalars(select(KEYS.c.id).where(same).order_by(KEYS.c.id)))
+
+    def _make(self, connection: Connection, values: Mapping[str, Any]) -> tuple[str, Key]:
+        """Insert a key with a new secret."""
+        secret = _PREFIX + secrets.token_urlsafe(32)
+        made = {
+            **values,
+            "sha256": digest(secret),
+            "prefix": secret[:_SHOWN],
+            "created_at": self._clock(connection),
+            "revoked_at": None,
+        }
+        key_id = writes.insert_key(connection, made)
+        writes.bump_revision(connection)
+        row = connection.execute(select(KEYS).where(KEYS.c.id == key_id)).one()
         return secret, repository.key_of(row)
 
     def list_keys(self, tenant: str) -> tuple[KeyInfo, ...]:
@@ -78,10 +122,22 @@ class Keys(Store):
 
     def revoke_key(self, tenant: str, key_id: int) -> KeyInfo:
         """End a key for good; again is the same. Raises `KeyNotFound`."""
-        mine = select(KEYS).where(KEYS.c.tenant == tenant, KEYS.c.id == key_id)
+        mine = _one(tenant, key_id)
         with self._change() as connection:
             if connection.execute(mine).one_or_none() is None:
                 raise KeyNotFound
             writes.revoke_key(connection, tenant, key_id, self._clock(connection))
             writes.bump_revision(connection)
             return repository.key_info_of(connection.execute(mine).one())
+
+
+_ROTATED = ("tenant", "owner", "role", "aliases", "purpose", "expires_at")
+_LIMITS = tuple(field.name for field in fields(KeyLimits))
+
+
+def _columns(limits: KeyLimits) -> dict[str, Any]:
+    return {name: getattr(limits, name) for name in _LIMITS}
+
+
+def _one(tenant: str, key_id: int) -> Select[Any]:
+    return select(KEYS).where(KEYS.c.tenant == tenant, KEYS.c.id == key_id)

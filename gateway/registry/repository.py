@@ -13,6 +13,7 @@ from gateway.registry.snapshot import (
     Alias,
     Effect,
     Key,
+    KeyLimits,
     Placement,
     Snapshot,
     Version,
@@ -248,6 +249,10 @@ def key_of(row: Row[Any]) -> Key:
         aliases=frozenset(row.aliases) if row.aliases is not None else None,
         expires_at=row.expires_at,
         purpose=row.purpose,
+        limits=KeyLimits(
+            row.requests_per_minute, row.tokens_per_minute, row.token_budget, row.budget_period
+        ),
+        account=row.account or row.id,
     )
 
 

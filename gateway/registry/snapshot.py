@@ -84,8 +84,30 @@ class Alias:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """What a key may use; None is no limit. A budget is for a calendar day or month in UTC."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    token_budget: int | None = None
+    budget_period: str = "month"
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit at all."""
+        return (self.requests_per_minute, self.tokens_per_minute, self.token_budget) != _UNLIMITED
+
+
+_UNLIMITED = (None, None, None)
+NO_LIMITS = KeyLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
-    """An API key as the serving path knows it; the secret itself is never stored."""
+    """An API key as the serving path knows it; the secret itself is never stored.
+
+    `account` is what its use is counted under: the id of the first key that it was rotated from.
+    """
 
     id: int
     tenant: str
@@ -94,6 +116,8 @@ class Key:
     aliases: frozenset[str] | None
     expires_at: float | None
     purpose: str = "serve"
+    limits: KeyLimits = NO_LIMITS
+    account: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, Double, ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Double,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from feedback.db import NAMES
@@ -47,6 +56,11 @@ class KeyRow(Base):
     expires_at: Mapped[float | None]
     created_at: Mapped[float]
     revoked_at: Mapped[float | None]
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None]
+    token_budget: Mapped[int | None] = mapped_column(BigInteger())
+    budget_period: Mapped[str] = mapped_column(server_default="month")
+    account: Mapped[int | None] = mapped_column(index=True)
 
 
 class VersionRow(Base):

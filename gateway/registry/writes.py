@@ -163,6 +163,11 @@ def insert_key(connection: Connection, values: Mapping[str, Any]) -> int:
     return int(connection.execute(statement).scalar_one())
 
 
+def update_key(connection: Connection, key_id: int, values: Mapping[str, Any]) -> None:
+    """Change a key's row."""
+    connection.execute(update(KEYS).where(KEYS.c.id == key_id).values(**values))
+
+
 def revoke_key(connection: Connection, tenant: str, key_id: int, now: float) -> None:
     """Revoke a key that is not revoked yet."""
     connection.execute(

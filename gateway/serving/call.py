@@ -18,6 +18,7 @@ from guardrails.types import AuditEntry
 _encode = msgspec.json.Encoder().encode
 # No client can send this name: a NUL in a model's name is refused as unknown.
 _MODEL = "\0model"
+_TYPICAL_ANSWER = 256
 _MODEL_MARK = _encode(_MODEL)
 
 
@@ -47,6 +48,15 @@ class Call:
     def path(self) -> str:
         """The worker's route."""
         return "/v1/chat/completions" if self.is_chat else "/v1/completions"
+
+    @property
+    def likely_tokens(self) -> int:
+        """About how many tokens it will use: four bytes of the body each, and what it may say."""
+        request = self.request
+        most = request.max_tokens
+        if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
+            most = request.max_completion_tokens
+        return len(self.asked) // 4 + (most or _TYPICAL_ANSWER) * (request.n or 1)
 
     @property
     def is_chat(self) -> bool:
@@ -87,6 +97,13 @@ class Draft:
     def alias(self) -> str:
         """The alias that was called, which may lead to the base model."""
         return self.call.model.partition("@")[0]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens used so far, as the worker counts them."""
+        if self.turn is None:
+            return 0
+        return self.turn.total.prompt_tokens + self.turn.total.completion_tokens
 
     def encode(self) -> None:
         """Write the worker's request once; its name for the model is put in for each worker."""

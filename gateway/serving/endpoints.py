@@ -51,10 +51,12 @@ class ServingEndpoint:
             with self._serving.admitted():
                 draft = begin(call, self._serving.deps)
                 headers.append((b"x-adapter-version", draft.model.encode()))
-                if call.stream:
-                    await self._stream(draft, scope, send, headers)
-                else:
-                    await self._unary(draft, scope, send, headers)
+                likely = call.likely_tokens
+                async with self._serving.granted(call.key, likely, headers, lambda: draft.tokens):
+                    if call.stream:
+                        await self._stream(draft, scope, send, headers)
+                    else:
+                        await self._unary(draft, scope, send, headers)
         except ClientGone:
             status = 499
         except GatewayError as error:

@@ -101,7 +101,7 @@ async def send_json(
 
 async def send_error(send: Send, error: GatewayError, headers: Iterable[Header] = ()) -> None:
     """Send OpenAI's error body."""
-    extra = list(headers)
+    extra = [*headers, *error.headers]
     if error.retry_after is not None:
         extra.append((b"retry-after", str(error.retry_after).encode()))
     if error.status == 401:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.errors import GatewayError, GuardsUnavailable, InvalidRequest
 from gateway.registry.snapshot import Alias, Key, Version
-from gateway.serving.http import ClientGone, read_body
+from gateway.serving.http import ClientGone, Header, read_body
 from gateway.serving.ids import mint
 from gateway.serving.readiness import Readiness
 from gateway.serving.requests import RequestStruct, decode
@@ -77,17 +77,20 @@ class SmallRoutes:
         if not texts:
             raise InvalidRequest("'input' must not be empty.", param="input")
         deps = self._serving.deps
-        try:
-            results = await moderate(deps.judge, texts)
-        except GuardUnavailable as error:
-            raise GuardsUnavailable from error
-        return JSONResponse(
-            {
-                "id": mint("modr-", deps.secret, key.tenant, 0),
-                "model": asked.model or "adapterloop-guards",
-                "results": msgspec.to_builtins(results),
-            }
-        )
+        headers: list[Header] = []
+        async with self._serving.granted(key, 0, headers, lambda: 0):
+            try:
+                results = await moderate(deps.judge, texts)
+            except GuardUnavailable as error:
+                raise GuardsUnavailable from error
+        verdict = {
+            "id": mint("modr-", deps.secret, key.tenant, 0),
+            "model": asked.model or "adapterloop-guards",
+            "results": msgspec.to_builtins(results),
+        }
+        response = JSONResponse(verdict)
+        response.raw_headers.extend(headers)
+        return response
 
     async def live(self, request: Request) -> Response:
         """The process runs."""
@@ -132,4 +135,6 @@ def _texts(asked: ModerationRequest) -> list[str]:
 def error_response(error: GatewayError) -> Response:
     """Write an error of a small route or of the admin API."""
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
-    return JSONResponse(error.body, error.status, headers=headers)
+    response = JSONResponse(error.body, error.status, headers=headers)
+    response.raw_headers.extend(error.headers)
+    return response

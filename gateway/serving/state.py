@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
 from feedback.desk import Desk
+from feedback.errors import StoreAway
 from feedback.outbox import Outbox
 from feedback.scrub import Scrubber
+from feedback.usage import tokens_of
 from gateway.errors import Overloaded, StoreUnavailable, Unauthenticated
+from gateway.limiting import Limiter
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Key
 from gateway.serving.keeper import SnapshotKeeper
@@ -21,6 +25,7 @@ from gateway.serving.metrics import Metrics
 from gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
+    from gateway.serving.http import Header
     from gateway.serving.pipeline import Deps
 
 
@@ -37,6 +42,7 @@ class Serving:
         self.engine: Engine | None = None
         self._keeper: SnapshotKeeper | None = None
         self._deps: Deps | None = None
+        self._limiter: Limiter | None = None
 
     def open(self, keeper: SnapshotKeeper) -> None:
         """Begin: keys can be checked once the keeper has a snapshot."""
@@ -107,6 +113,42 @@ class Serving:
     async def refresh(self) -> None:
         """Make a change of the registry visible here at once."""
         await self.keeper.refresh()
+
+    @asynccontextmanager
+    async def granted(
+        self, key: Key, tokens: int, headers: list[Header], used: Callable[[], int]
+    ) -> AsyncIterator[None]:
+        """Hold a call to its key's limits: so many tokens are reserved, and settled at its end.
+
+        `headers` gets OpenAI's rate-limit headers. Raises `Overloaded` or `LimitsUnavailable`.
+        """
+        if not key.limits.any or key.purpose == "evaluation":
+            yield
+            return
+        grant = await self.limiter.take(key, tokens)
+        headers += grant.headers
+        try:
+            yield
+        finally:
+            await self.limiter.settle(grant, used())
+
+    @property
+    def limiter(self) -> Limiter:
+        """What holds keys to their limits; made on first use, as it belongs to the event loop."""
+        if self._limiter is None:
+            self._limiter = Limiter(self.settings.limits.store, self._spent)
+        return self._limiter
+
+    async def _spent(self, account: int, since: str) -> int:
+        """Look up what an account has used. Raises `StoreUnavailable`."""
+
+        def look() -> int:
+            return tokens_of(self.database, self.registry.keys_of_account(account), since)
+
+        try:
+            return await asyncio.to_thread(look)
+        except StoreAway:
+            raise StoreUnavailable from None
 
     @contextmanager
     def admitted(self) -> Iterator[None]:

@@ -1,0 +1,89 @@
+"""What was used, per tenant, day, alias, version and key: counted in the captures' transaction.
+
+So each answer counts once by its id, however often its record is shipped, and the counts stay when
+the captures expire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from feedback.db import reading
+from feedback.tables import USAGE
+
+_KEY = ("tenant", "day", "alias", "version", "key_id")
+_COUNTS = ("requests", "prompt_tokens", "completion_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """One line of the usage: calls and tokens of a key with a version on a day (UTC)."""
+
+    day: str
+    alias: str
+    version: int
+    key_id: int
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def day_of(at: float) -> str:
+    """Give the day of a time, `2026-11-24`, in UTC."""
+    return datetime.fromtimestamp(at, UTC).date().isoformat()
+
+
+def count(connection: Connection, captures: Sequence[Mapping[str, Any]]) -> None:
+    """Add captures that are new to the store."""
+    lines: dict[tuple[Any, ...], list[int]] = {}
+    for capture in captures:
+        key = (
+            capture["tenant"],
+            day_of(capture["started"]),
+            capture["alias"],
+            capture["version"],
+            capture["key_id"],
+        )
+        used = capture["usage"]
+        line = lines.setdefault(key, [0, 0, 0])
+        line[0] += 1
+        line[1] += used.get("prompt_tokens", 0)
+        line[2] += used.get("completion_tokens", 0)
+    # In one order everywhere, so that two shippers cannot wait for each other.
+    for key, counts in sorted(lines.items()):
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        statement = insert(USAGE).values(
+            **dict(zip(_KEY, key, strict=True)), **dict(zip(_COUNTS, counts, strict=True))
+        )
+        added = {name: USAGE.c[name] + statement.excluded[name] for name in _COUNTS}
+        connection.execute(statement.on_conflict_do_update(index_elements=_KEY, set_=added))
+
+
+def usage_of(
+    engine: Engine, tenant: str, since: str, until: str, aliases: Sequence[str] | None = None
+) -> list[Used]:
+    """Give a tenant's usage from day to day, both included; of all aliases where None. Blocks."""
+    columns = [USAGE.c[name] for name in (*_KEY[1:], *_COUNTS)]
+    query = (
+        select(*columns)
+        .where(USAGE.c.tenant == tenant, USAGE.c.day >= since, USAGE.c.day <= until)
+        .order_by(*columns[:4])
+    )
+    if aliases is not None:
+        query = query.where(USAGE.c.alias.in_(aliases))
+    with reading(engine) as connection:
+        return [Used(*row) for row in connection.execute(query)]
+
+
+def tokens_of(engine: Engine, keys: Sequence[int], since: str) -> int:
+    """Give the tokens that these keys have used from a day on. Blocks."""
+    total = func.coalesce(func.sum(USAGE.c.prompt_tokens + USAGE.c.completion_tokens), 0)
+    query = select(total).where(USAGE.c.key_id.in_(keys), USAGE.c.day >= since)
+    with reading(engine) as connection:
+        return int(connection.scalar(query) or 0)
