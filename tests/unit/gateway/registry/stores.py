@@ -1,52 +1,66 @@
-"""Databases for tests: SQLite always, PostgreSQL where ADAPTERLOOP_TEST_POSTGRES holds a URL."""
+"""Databases for tests: SQLite always, PostgreSQL where its programs are installed."""
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 
 from deploy.migrations import upgrade
 from gateway.registry.db import make_engine
+from tests.postgres import INSTALLED, shared_server
 
-POSTGRES = os.environ.get("ADAPTERLOOP_TEST_POSTGRES")
-KINDS = ("sqlite", "postgresql") if POSTGRES else ("sqlite",)
+KINDS = ("sqlite", "postgresql") if INSTALLED else ("sqlite",)
 
 
 @contextmanager
 def empty_database(kind: str, folder: Path) -> Iterator[str]:
-    """A database without tables: a file, or a schema of its own on the given server."""
+    """A database without tables."""
     if kind == "sqlite":
         yield f"sqlite:///{folder}/adapterloop.db"
-        return
-    assert POSTGRES is not None
-    schema = f"test_{secrets.token_hex(8)}"
-    admin = make_engine(POSTGRES)
-    with admin.begin() as connection:
-        connection.execute(text(f"CREATE SCHEMA {schema}"))
-    try:
-        url = make_url(POSTGRES).update_query_dict({"options": f"-csearch_path={schema}"})
-        yield url.render_as_string(hide_password=False)
-    finally:
-        with admin.begin() as connection:
-            connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-        admin.dispose()
+    else:
+        with _postgres_database("template1") as url:
+            yield url
 
 
 @contextmanager
 def migrated_database(kind: str, folder: Path, template: Path) -> Iterator[str]:
-    """A database with all tables; SQLite's is a copy of `template`, made once."""
-    with empty_database(kind, folder) as url:
-        if kind == "sqlite":
-            if not template.exists():
-                upgrade(f"sqlite:///{template}")
-            shutil.copyfile(template, folder / "adapterloop.db")
-        else:
-            upgrade(url)
-        yield url
+    """A database with all tables, copied from one that is made once: SQLite's is `template`."""
+    if kind == "sqlite":
+        if not template.exists():
+            upgrade(f"sqlite:///{template}")
+        shutil.copyfile(template, folder / "adapterloop.db")
+        yield f"sqlite:///{folder}/adapterloop.db"
+    else:
+        with _postgres_database(_migrated_template()) as url:
+            yield url
+
+
+@contextmanager
+def _postgres_database(template: str) -> Iterator[str]:
+    name = f"test_{secrets.token_hex(8)}"
+    _administer(f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield shared_server().url(name)
+    finally:
+        _administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@cache
+def _migrated_template() -> str:
+    _administer("CREATE DATABASE migrated")
+    upgrade(shared_server().url("migrated"))
+    return "migrated"
+
+
+def _administer(statement: str) -> None:
+    """Run what PostgreSQL takes outside a transaction only."""
+    engine = make_engine(shared_server().url())
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(statement))
+    engine.dispose()
