@@ -14,7 +14,7 @@ help:
 	@echo "make test     unit, integration and acceptance tests (the last with a real vLLM)"
 	@echo "make check    format, lint, types, import rules"
 	@echo "make setup    environments and model only;  make clean  removes them"
-	@echo "make demo     two nights of the loop, from tickets to a better adapter; QUICK=1: one"
+	@echo "make demo     two nights of the loop, from tickets to a better adapter; QUICK=1: one; CONTROL=1: one that must fail"
 	@echo "make bench | figures | lock"
 
 $(STAMP): pyproject.toml $(wildcard deploy/locks/*.txt)
@@ -47,7 +47,7 @@ test-fast: $(STAMP)
 	@$(BIN)/pytest tests/unit
 
 demo: setup
-	@exec $(BIN)/adapterloop demo $(if $(QUICK),--quick)
+	@exec $(BIN)/adapterloop demo $(if $(QUICK),--quick) $(if $(CONTROL),--control)
 
 bench: setup
 	@$(BIN)/python -m bench

@@ -12,13 +12,16 @@ from deploy.commands.context import configuration, fail
 @click.command("demo")
 @click.option("--quick", is_flag=True, help="One night, 60 golden items.")
 @click.option(
+    "--control", is_flag=True, help="One night on shuffled answers, which the gate must stop."
+)
+@click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("build/demo.json"),
     show_default=True,
     help="Where the figures go.",
 )
-def command(quick: bool, out: Path) -> None:
+def command(quick: bool, control: bool, out: Path) -> None:
     """Play two nights of the whole loop on made-up tickets: import, train, gate, canary, review.
 
     Leaves its state in the home that `up` opens, so that the pages have something to show.
@@ -34,7 +37,7 @@ def command(quick: bool, out: Path) -> None:
     progress = Progress()
     try:
         Setup(progress, torch_index=config.torch_index).run(config)
-        report = run(config, progress, quick=quick, out=out)
+        report = run(config, progress, quick=quick, control=control, out=out)
     except (DemoFailed, SetupFailed, RuntimeError, httpx.HTTPError, OSError) as error:
         fail(f"adapterloop demo: {error}")
     progress.plain(report.table())

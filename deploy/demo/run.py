@@ -30,15 +30,17 @@ _SETTINGS = {
 }
 
 
-def run(config: Config, progress: Progress, *, quick: bool, out: Path = OUT) -> Report:
-    """Play the demo and write its figures. Raises DemoFailed, CannotStart."""
+def run(
+    config: Config, progress: Progress, *, quick: bool, control: bool = False, out: Path = OUT
+) -> Report:
+    """Play the demo, or its control, and write the figures. Raises DemoFailed, CannotStart."""
     home = Home(config.home)
     started = time.monotonic()
     with _gateway_up(config, home, progress) as url:
         demo = Demo(Gateway(url, read_env(home.keys)), home.runs, progress, quick=quick)
         demo.report.seconds["start"] = round(time.monotonic() - started, 1)
         try:
-            return demo.play()
+            return demo.control() if control else demo.play()
         finally:
             demo.report.write(out)
 

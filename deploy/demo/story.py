@@ -3,6 +3,8 @@
 Night 1 trains on imported tickets and is compared with the base model. On day 2 the new version
 answers tickets it has not seen; what was doubtful or flagged is corrected. Night 2 trains on all of
 it and is compared with night 1's version. Everything goes over the HTTP API.
+
+The control is a night whose tickets have each other's answers: the gate must stop what comes of it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +52,33 @@ class Demo:
 
     def play(self) -> Report:
         """Play all of it. Raises DemoFailed, and what the API raises."""
-        tickets = [row for row in read_rows(DATA / "train.jsonl") if row.slice == "triage"]
-        with self._timed("prepare"):
-            self._prepare()
-        self._say(f"night 1: {FIRST} tickets are imported")
-        with self._timed("import"):
-            self._import(tickets[:FIRST])
+        tickets = _tickets()
+        self._begin(tickets[:FIRST])
         self._night(1)
         if not self.quick:
             self._day(tickets[FIRST : FIRST + SECOND])
             self._night(2)
         return self.report
+
+    def control(self) -> Report:
+        """Play a night on shuffled answers. Raises DemoFailed where the gate lets it through."""
+        self._begin(shuffled(_tickets()[:FIRST]))
+        job = self._follow(str(self._refresh("control")["id"]), set())
+        self._keep(job)
+        if job["result"]["verdict"] == "PASS":
+            raise DemoFailed("control: the gate let a version trained on shuffled answers through")
+        entry = self.gateway.admin("GET", f"/adapters/{self.alias}")
+        if (entry["stable"], entry["candidate"]) != (0, None):
+            raise DemoFailed(f"control: {self.alias} no longer leads to the base model")
+        self._say("control: the gate has stopped it; the base model still answers")
+        return self.report
+
+    def _begin(self, rows: list[Row]) -> None:
+        with self._timed("prepare"):
+            self._prepare()
+        self._say(f"{len(rows)} tickets are imported")
+        with self._timed("import"):
+            self._import(rows)
 
     def _prepare(self) -> None:
         """Take an alias that nobody has yet, let the base answer for it, and set the golden set."""
@@ -82,17 +100,21 @@ class Demo:
 
     # -- nights ----------------------------------------------------------------------------------
 
-    def _night(self, number: int) -> None:
-        self._say(f"night {number}: refresh of {self.alias}")
+    def _refresh(self, night: str) -> dict[str, Any]:
+        """Refresh the alias; gives the job when the gate has spoken."""
+        self._say(f"{night}: refresh of {self.alias}")
         job = self.gateway.admin("POST", "/refreshes", json={"alias": self.alias})
-        dev = read_rows(DATA / "dev.jsonl")
-        due = {self.stable}
-        with self._timed(f"night {number}: until the gate"):
+        with self._timed(f"{night}: until the gate"):
             job = self._follow(str(job["id"]), {"publish"})
         if job["state"] == "failed":
-            raise DemoFailed(f"night {number}: the refresh failed: {job['reason']}")
+            raise DemoFailed(f"{night}: the refresh failed: {job['reason']}")
+        return job
+
+    def _night(self, number: int) -> None:
+        job = self._refresh(f"night {number}")
+        dev = read_rows(DATA / "dev.jsonl")
         candidate = f"{self.alias}@{job['stages']['register']['version']}"
-        due.add(candidate)
+        due = {self.stable, candidate}
         with (
             self._timed(f"night {number}: canary"),
             Traffic(self.gateway, self.alias, dev, due, self.report.swap),
@@ -178,6 +200,17 @@ class Demo:
         started = time.monotonic()
         yield
         self.report.seconds[stage] = round(time.monotonic() - started, 1)
+
+
+def _tickets() -> list[Row]:
+    return [row for row in read_rows(DATA / "train.jsonl") if row.slice == "triage"]
+
+
+def shuffled(rows: list[Row]) -> list[Row]:
+    """Give every row the answer of another one, always the same way."""
+    half = len(rows) // 2
+    answers = [row.output for row in rows[half:] + rows[:half]]
+    return [replace(row, output=answer) for row, answer in zip(rows, answers, strict=True)]
 
 
 def _spread(golden: list[Row]) -> list[Row]:
