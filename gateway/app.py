@@ -29,6 +29,7 @@ from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFo
 from gateway.feedback_api import feedback_routes, from_feedback
 from gateway.policies import keep_fresh
 from gateway.recording import make_recording
+from gateway.registry.notices import listen
 from gateway.registry.service import Registry
 from gateway.serving.endpoints import ServingEndpoint
 from gateway.serving.forms.base import Form
@@ -166,6 +167,7 @@ async def _running(
             group.create_task(work, name=name)
             for name, work in (
                 ("snapshot", keeper.run()),
+                ("notices", listen(settings.database_url, keeper.wake)),
                 ("workers", watch.run()),
                 ("policies", keep_fresh(policies)),
                 ("boot", boot()),

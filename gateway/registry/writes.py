@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, delete, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gateway.registry.notices import notify
 from gateway.registry.repository import read_meta
 from gateway.registry.snapshot import Placement, VersionState
 from gateway.registry.tables import (
@@ -37,6 +38,7 @@ def bump_revision(connection: Connection) -> int:
     """Tell gateways that something changed, and give the new revision."""
     revision = int(read_meta(connection, "revision") or 0) + 1
     upsert(connection, META, {"key": "revision"}, {"value": str(revision)})
+    notify(connection)
     return revision
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from gateway.errors import StoreUnavailable
 from gateway.registry.service import Registry
@@ -16,7 +17,7 @@ _POLL = 0.5
 
 
 class SnapshotKeeper:
-    """Reads the registry's revision twice a second, and the registry when it has changed."""
+    """Reads the registry's revision twice a second or when told to, and what has changed."""
 
     def __init__(self, registry: Registry, router: Router, gateway_id: str) -> None:
         self.secret: bytes | None = None
@@ -26,6 +27,7 @@ class SnapshotKeeper:
         self._id = gateway_id
         self._lock = asyncio.Lock()
         self._answered = asyncio.Event()
+        self._told = asyncio.Event()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -64,7 +66,17 @@ class SnapshotKeeper:
                 if self.store_up or self._router.snapshot is None:
                     logger.warning("the store does not answer: %s", error)
                 self.store_up = False
-            await asyncio.sleep(_POLL)
+            await self._pause()
+
+    def wake(self) -> None:
+        """Have the registry read now: something has changed."""
+        self._told.set()
+
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_POLL):
+                await self._told.wait()
+        self._told.clear()
 
     async def _beat(self) -> None:
         revision = self.snapshot.revision
