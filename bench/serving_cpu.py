@@ -12,21 +12,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import socket
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.fleet import fleet
 from bench.load import make_call, run_load
 from bench.machine import cpu_seconds, describe
-from tests.acceptance.live import wait_for
-from tests.integration.stack import Process, Stack
-from tests.stub.server import free_port
+from tests.integration.stack import Stack
 
 QUESTION = [
     {"role": "system", "content": "You are the help desk of a parcel service. Be brief."},
@@ -38,54 +35,10 @@ ANSWER = (
 )
 
 
-@dataclass(frozen=True)
-class RemoteStub:
-    """A stub worker in a process of its own."""
-
-    port: int
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
-
-
-def _listens(family: socket.AddressFamily, address: Any) -> bool:
-    with socket.socket(family) as probe:
-        try:
-            probe.connect(address)
-        except OSError:
-            return False
-        return True
-
-
 @contextmanager
 def everything(home: Path, guard_socket: Path | None = None) -> Iterator[Stack]:
-    """Stub worker, guard process, controller and gateway, with `support@1` promoted.
-
-    `guard_socket` is that of a guard process that runs already.
-    """
-    with ExitStack() as cleanup:
-        logs = home / "processes"
-        logs.mkdir(parents=True)
-
-        def start(name: str, *arguments: str) -> Process:
-            process = Process(name, arguments, logs).start()
-            cleanup.callback(process.stop)
-            return process
-
-        stub = RemoteStub(free_port())
-        start("stub", "tests.stub.worker", "--port", str(stub.port), "--text", ANSWER)
-        if guard_socket is None:
-            guard_socket = logs / "guard.sock"
-            start("guard", "guardrails.process", "--socket", str(guard_socket))
-        address = str(guard_socket)
-        if not wait_for(lambda: _listens(socket.AF_UNIX, address), 120):
-            raise RuntimeError("the guard process did not start")
-        wait_for(lambda: _listens(socket.AF_INET, ("127.0.0.1", stub.port)), 20)
-        stack = Stack(home / "stack", guard_socket, [stub])  # type: ignore[list-item]
-        cleanup.callback(stack.stop)
-        stack.start()
+    """Stub worker, guard process, controller and gateway, with `support@1` promoted."""
+    with fleet(home, guard_socket, text=ANSWER) as stack:
         stack.publish("support", stack.source("one", seed=1))
         if not stack.routable("support"):
             raise RuntimeError(f"the adapter is not served:\n{stack.controller.tail()}")

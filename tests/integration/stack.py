@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -78,7 +80,7 @@ class Process:
 
 
 class Stack:
-    """One gateway and one controller over stub workers.
+    """One gateway and one controller over stub workers; `add_gateway` adds others.
 
     `options` replace fields of `GatewaySettings`. The app's key may call every alias of the
     default tenant.
@@ -113,13 +115,17 @@ class Stack:
             "port": self.port,
         }
         self.settings = GatewaySettings(**given | options)
-        path = home / "settings.json"
-        path.write_text(self.settings.model_dump_json())
-        module = "tests.integration.serve"
-        self.gateway = Process("gateway", [module, "gateway", str(path)], home / "logs")
-        self.controller = Process("controller", [module, "controller", str(path)], home / "logs")
+        self.gateway = self._process("gateway", self.settings)
+        self.controller = self._process("controller", self.settings)
+        self.others: list[tuple[Process, Live]] = []
         self._with_controller = controller
         self.live: Live
+
+    def _process(self, role: str, settings: GatewaySettings) -> Process:
+        name = role if settings.port == self.port else f"{role}-{settings.port}"
+        path = self.home / f"{name}.json"
+        path.write_text(settings.model_dump_json())
+        return Process(name, ["tests.integration.serve", role, str(path)], self.home / "logs")
 
     def start(self, *, ready: bool = True) -> Self:
         """Migrate, make keys, start; returns when the gateway is ready."""
@@ -146,12 +152,24 @@ class Stack:
             self.wait_ready()
         return self
 
+    def add_gateway(self) -> tuple[Process, Live]:
+        """Start another gateway on the same store and workers, and wait until it is ready."""
+        port = free_port()
+        process = self._process("gateway", self.settings.model_copy(update={"port": port}))
+        live = replace(self.live, base_url=f"http://127.0.0.1:{port}/v1")
+        self.others.append((process.start(), live))
+        self._wait_ready(process, live, 60)
+        return process, live
+
     def wait_ready(self, seconds: float = 60) -> None:
-        """Wait until `/health/ready` says 200."""
+        """Wait until `/health/ready` of the first gateway says 200."""
+        self._wait_ready(self.gateway, self.live, seconds)
+
+    def _wait_ready(self, gateway: Process, live: Live, seconds: float) -> None:
         deadline, last = time.monotonic() + seconds, "nothing listens"
-        while time.monotonic() < deadline and self.gateway.alive:
+        while time.monotonic() < deadline and gateway.alive:
             try:
-                answer = httpx.get(f"{self.live.root}/health/ready", timeout=15)
+                answer = httpx.get(f"{live.root}/health/ready", timeout=15)
                 if answer.status_code == 200:
                     return
                 last = answer.text
@@ -159,7 +177,7 @@ class Stack:
                 pass
             time.sleep(0.05)
         raise AssertionError(
-            f"the gateway is not ready: {last}\n{self.gateway.tail()}\n{self.controller.tail()}"
+            f"the gateway is not ready: {last}\n{gateway.tail()}\n{self.controller.tail()}"
         )
 
     def health(self, kind: str) -> int:
@@ -170,11 +188,11 @@ class Stack:
             return 0
 
     def stop(self) -> None:
-        """End gateway and controller; they must end when asked."""
-        try:
-            self.gateway.stop()
-        finally:
-            self.controller.stop()
+        """End gateways and controller; they must end when asked."""
+        with ExitStack() as ends:
+            ends.callback(self.controller.stop)
+            for process in (*(process for process, _ in self.others), self.gateway):
+                ends.callback(process.stop)
 
     def source(self, name: str, **options: Any) -> Path:
         """Make a tiny adapter in a folder that the gateway may import from."""
