@@ -56,6 +56,10 @@ class LocalWorker(BaseModel):
     max_loras: int = Field(4, gt=0, description="adapters in one batch")
     threads: int | None = Field(None, gt=0, description="default: one for each core")
     kv_cache_gib: int = Field(2, gt=0)
+    tool_parser: str | None = Field(
+        None, description="vLLM's parser of tool calls; default: by the model's chat template"
+    )
+    reasoning_parser: str | None = Field(None, description="vLLM's parser of thoughts; likewise")
     extra_arguments: tuple[str, ...] = ()
 
 

@@ -10,11 +10,10 @@ from deploy.compose import local_worker_port, model_path
 from deploy.config import Config
 from deploy.home import Home
 from deploy.setup import worker_python
+from deploy.tongues import tongue_of
 
 # The name of the base model as a version of its own, see the glossary.
 BASE_NAME = "base@0"
-# Only requests that bring tools pass through the parser.
-TOOL_PARSER = "hermes"
 
 # Found by vLLM as an installed package where this folder is on the path.
 PLUGIN = Path(__file__).parent / "vllm_plugin"
@@ -34,6 +33,8 @@ def command(config: Config) -> list[str]:
     """Return the command line of the worker."""
     own = config.local_worker
     path = model_path(config)
+    tongue = tongue_of(path)
+    thinks = own.reasoning_parser or tongue.reasoning
     return [
         *(str(worker_python(config)), "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(path or config.model), "--served-model-name", BASE_NAME),
@@ -43,7 +44,9 @@ def command(config: Config) -> list[str]:
         *("--max-cpu-loras", str(config.max_cpu_loras)),
         *("--max-lora-rank", str(config.max_lora_rank)),
         *(["--enforce-eager"] if is_cpu_build(config) else []),
-        *("--enable-auto-tool-choice", "--tool-call-parser", TOOL_PARSER),
+        # Only requests that bring tools pass through the parser.
+        *("--enable-auto-tool-choice", "--tool-call-parser", own.tool_parser or tongue.tools),
+        *(["--reasoning-parser", thinks] if thinks else []),
         "--disable-uvicorn-access-log",
         *own.extra_arguments,
     ]
