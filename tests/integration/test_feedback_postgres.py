@@ -17,11 +17,12 @@ from tests.postgres import INSTALLED, PostgresServer
 
 from .conftest import MakeStack
 
+AWAY = float(os.environ.get("ADAPTERLOOP_TEST_AWAY_S", "10"))
+DRAINED = 3 * AWAY
 pytestmark = [
     pytest.mark.skipif(not INSTALLED, reason="needs PostgreSQL's programs"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(120 + 6 * AWAY),
 ]
-AWAY = float(os.environ.get("ADAPTERLOOP_TEST_AWAY_S", "10"))
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_stopped_under_load(make_stack: MakeStack, server: PostgresServer) -> No
         server.start()
         load(http, 1)
         last = f"/v1/feedback/{ids[-1]}"
-        assert wait_for(lambda: http.get(last).json().get("status") == "linked", 30)
+        assert wait_for(lambda: http.get(last).json().get("status") == "linked", DRAINED)
     stack.gateway.stop()
     engine = make_engine(server.url())
     with reading(engine) as connection:
