@@ -64,6 +64,7 @@ def gateway_settings(config: Config) -> GatewaySettings:
         port=config.port,
         limits=config.limits,
         timeouts=config.timeouts,
+        queue=config.queue,
         feedback=config.feedback,
         rollout=config.rollout,
         refresh=config.refresh,

@@ -24,6 +24,7 @@ from pydantic_settings import (
 from feedback.settings import FeedbackSettings
 from gateway.settings import (
     Limits,
+    QueueSettings,
     RefreshSettings,
     RolloutSettings,
     Timeouts,
@@ -86,6 +87,7 @@ class Config(BaseSettings):
     max_cpu_loras: int = Field(8, gt=0)
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    queue: QueueSettings = Field(QueueSettings(), description="when every worker is full")
     feedback: FeedbackSettings = FeedbackSettings()
     guard: GuardSettings = Field(GuardSettings(), description="the guard process")
     rollout: RolloutSettings = RolloutSettings()

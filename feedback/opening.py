@@ -95,6 +95,7 @@ def _values(scrubber: Scrubber, capture: Capture, clean: dict[str, Any]) -> dict
         "started": capture.started,
         "first_token": capture.first_token,
         "duration": capture.duration,
+        "queued": capture.queued,
         "session": scrubber.pseudonym(capture.tenant, session) if session else None,
         "request_id": capture.request_id,
         "scrubber": scrubber.version,

@@ -71,6 +71,7 @@ class CaptureRow(FeedbackBase):
     started: Mapped[float]
     first_token: Mapped[float | None]
     duration: Mapped[float]
+    queued: Mapped[float] = mapped_column(server_default="0")
     reasons: Mapped[list[str]]
     inclusion_probability: Mapped[float]
     keep_until: Mapped[float]

@@ -38,8 +38,9 @@ class CapturedChoice(msgspec.Struct, frozen=True, kw_only=True):
 class Capture(msgspec.Struct, frozen=True, kw_only=True):
     """An answer as it is recorded; `id` is the response id that the client got.
 
-    Times are seconds since the epoch (`started`) and durations in seconds. `outcome` is `ok`,
-    `blocked_input`, `client_gone`, `failed` or the error's code.
+    Times are seconds since the epoch (`started`) and durations in seconds; `queued` is how long
+    the call waited for room on a worker. `outcome` is `ok`, `blocked_input`, `client_gone`,
+    `failed` or the error's code.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True):
     audit: list[Any]
     request_id: str
     session: str | None = None
+    queued: float = 0.0
     sampling_reason: str = "all"
     inclusion_probability: float = 1.0
 

@@ -146,7 +146,7 @@ async def _running(
         loader = await stack.enter_async_context(
             Loader(watch, registry, max_cpu_loras=settings.max_cpu_loras)
         )
-        router = Router(watch, loader, group)
+        router = Router(watch, loader, group, settings.queue)
         keeper = SnapshotKeeper(registry, router, gateway_id)
         serving.open(keeper)
         policies = PolicyBook(settings.policy_file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -18,8 +18,11 @@ def choose(
     key: str = "",
     *,
     slack: int = 0,
+    shut: Container[str] = (),
 ) -> str | None:
     """Give the name of the worker to call, or None while no worker can answer.
+
+    `shut` are workers that get no call now: full ones, and those that fail.
 
     An adapter goes only where this boot of the worker was proven to answer with it. The least
     loaded wins, by our own calls in flight and the worker's figures; among those within `slack`
@@ -27,8 +30,10 @@ def choose(
     prefix cache) as workers come and go. Excluding a worker is leaving it out of `observed`.
     """
     loads: list[tuple[int, str]] = []
-    for seen in _able(version, placements, observed):
+    for seen in able_workers(version, placements, observed):
         name = seen.worker
+        if name in shut:
+            continue
         loads.append((in_flight.get(name, 0) + seen.running + seen.waiting, name))
     if not loads:
         return None
@@ -49,13 +54,14 @@ def served_name(version: Version, seen: Observed) -> str:
     return version.worker_name
 
 
-def _able(
+def able_workers(
     version: Version, placements: Iterable[Placement], observed: Mapping[str, Observed]
-) -> Iterable[Observed]:
+) -> list[Observed]:
+    """Give the workers that were proven to answer with the version, full or not."""
     if version.is_base:
         return [seen for seen in observed.values() if seen.healthy and seen.bases]
     name = version.worker_name
-    able = []
+    found = []
     for placement in placements:
         seen = observed.get(placement.worker)
         if (
@@ -66,8 +72,8 @@ def _able(
             and name in seen.names
             and seen.same_boot(placement)
         ):
-            able.append(seen)
-    return able
+            found.append(seen)
+    return found
 
 
 def _number(text: str) -> int:

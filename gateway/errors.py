@@ -14,7 +14,8 @@ GatewayError
 ├── Overloaded                429
 │   ├── RequestsExceeded      429
 │   ├── TokensExceeded        429
-│   └── BudgetSpent           429
+│   ├── BudgetSpent           429
+│   └── Saturated             429
 ├── UpstreamFailed            502
 └── Unavailable               503
     ├── NoWorker              503
@@ -171,6 +172,12 @@ class BudgetSpent(Overloaded):
 
     type = "insufficient_quota"
     code = "insufficient_quota"
+
+
+class Saturated(Overloaded):
+    """Every worker that serves this model is full: try again shortly."""
+
+    code = "overloaded"
 
 
 class UpstreamFailed(GatewayError):

@@ -39,6 +39,16 @@ class Timeouts(_Frozen):
     worker_wait: float = Field(10.0, ge=0, description="for a worker to come back, before 503")
 
 
+class QueueSettings(_Frozen):
+    """When a worker is full, and how many calls wait for how long when all of them are."""
+
+    worker_waiting: int = Field(4, gt=0, description="calls that wait on a worker, at most")
+    kv_usage: float = Field(0.95, gt=0, le=1, description="of a worker's KV cache, at most")
+    per_worker: int | None = Field(None, gt=0, description="calls of one gateway on a worker")
+    size: int = Field(1024, ge=0, description="calls that wait in one gateway; 0: none does")
+    wait: float = Field(30.0, gt=0, description="seconds that a call waits, before 429")
+
+
 class WorkerSettings(_Frozen):
     """A worker to route to."""
 
@@ -132,6 +142,7 @@ class GatewaySettings(_Frozen):
     port: int = Field(8000, ge=0, le=65535)
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    queue: QueueSettings = QueueSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     rollout: RolloutSettings = RolloutSettings()
     refresh: RefreshSettings = RefreshSettings()

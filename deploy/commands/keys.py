@@ -31,6 +31,13 @@ def _limits(function: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="What the budget is for, in UTC.",
         ),
+        click.option(
+            "--priority",
+            default="normal",
+            type=click.Choice(["high", "normal", "low"]),
+            show_default=True,
+            help="Who goes first while all workers are full.",
+        ),
         click.option("--token-budget", type=number, help="Tokens for each day or month."),
         click.option("--tokens-per-minute", type=number),
         click.option("--requests-per-minute", type=number),
@@ -143,6 +150,7 @@ def _limits_of(limits: KeyLimits) -> str:
         f"{limits.requests_per_minute} requests/min" if limits.requests_per_minute else "",
         f"{limits.tokens_per_minute} tokens/min" if limits.tokens_per_minute else "",
         f"{limits.token_budget} tokens/{limits.budget_period}" if limits.token_budget else "",
+        f"{limits.priority} priority" if limits.priority != "normal" else "",
     ]
     return ", ".join(part for part in told if part)
 

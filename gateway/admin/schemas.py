@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 
 from gateway.registry.records import AliasDetail, AliasMove, KeyInfo, Seen, VersionDetail
-from gateway.registry.snapshot import Alias, Effect, Key, KeyLimits, Version, VersionState
+from gateway.registry.snapshot import (
+    Alias,
+    Effect,
+    Key,
+    KeyLimits,
+    Priority,
+    Version,
+    VersionState,
+)
 
 MAX_INT = 2**31 - 1  # what the database takes
 
@@ -85,12 +93,16 @@ class RetireRequest(Asked):
 
 
 class LimitsBody(Asked):
-    """What a key may use; null is no limit. A budget is for a calendar day or month in UTC."""
+    """What a key may use; null is no limit. A budget is for a calendar day or month in UTC.
+
+    `priority` is whose calls go first while all workers are full.
+    """
 
     requests_per_minute: int | None = Field(None, ge=1, le=MAX_INT)
     tokens_per_minute: int | None = Field(None, ge=1, le=MAX_INT)
     token_budget: int | None = Field(None, ge=1, le=2**53)
     budget_period: Literal["day", "month"] = "month"
+    priority: Priority = "normal"
 
     @property
     def limits(self) -> KeyLimits:
@@ -327,6 +339,7 @@ class KeyOut(Told):
     tokens_per_minute: int | None
     token_budget: int | None
     budget_period: str
+    priority: Priority
     account: int
 
     @classmethod
@@ -362,6 +375,7 @@ class NewKeyOut(Told):
     tokens_per_minute: int | None
     token_budget: int | None
     budget_period: str
+    priority: Priority
     account: int
 
     @classmethod

@@ -250,7 +250,11 @@ def key_of(row: Row[Any]) -> Key:
         expires_at=row.expires_at,
         purpose=row.purpose,
         limits=KeyLimits(
-            row.requests_per_minute, row.tokens_per_minute, row.token_budget, row.budget_period
+            row.requests_per_minute,
+            row.tokens_per_minute,
+            row.token_budget,
+            row.budget_period,
+            row.priority,
         ),
         account=row.account or row.id,
     )

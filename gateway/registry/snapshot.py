@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Literal
 
 
 class VersionState(StrEnum):
@@ -83,18 +84,26 @@ class Alias:
     created: int = 0
 
 
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
+
+
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """What a key may use; None is no limit. A budget is for a calendar day or month in UTC."""
+    """What a key may use; None is no limit. A budget is for a calendar day or month in UTC.
+
+    `priority` tells who goes first where calls wait for room on the workers.
+    """
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     token_budget: int | None = None
     budget_period: str = "month"
+    priority: Priority = "normal"
 
     @property
     def any(self) -> bool:
-        """Whether there is a limit at all."""
+        """Whether there is a limit at all; a priority is none."""
         return (self.requests_per_minute, self.tokens_per_minute, self.token_budget) != _UNLIMITED
 
 

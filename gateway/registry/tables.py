@@ -61,6 +61,7 @@ class KeyRow(Base):
     token_budget: Mapped[int | None] = mapped_column(BigInteger())
     budget_period: Mapped[str] = mapped_column(server_default="month")
     account: Mapped[int | None] = mapped_column(index=True)
+    priority: Mapped[str] = mapped_column(server_default="normal")
 
 
 class VersionRow(Base):

@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 
 from gateway.registry.snapshot import Key, Version
+from gateway.serving.queue import lowered
 from gateway.serving.requests import ChatRequest, CompletionRequest
 from gateway.serving.router import Target
 from gateway.serving.turn import Turn
+from gateway.serving.waiting import Standing
 from guardrails.stream import OutputGuard
 from guardrails.types import AuditEntry
 
@@ -42,12 +44,19 @@ class Call:
     wants_tokens: bool = False
     wants_usage: bool = False
     expected_choices: int = 1
+    flex: bool = False
     extra: Any = None
 
     @property
     def path(self) -> str:
         """The worker's route."""
         return "/v1/chat/completions" if self.is_chat else "/v1/completions"
+
+    @property
+    def standing(self) -> Standing:
+        """How the call stands where calls wait; keys that were rotated stand as one."""
+        priority = self.key.limits.priority
+        return Standing(self.key.account, lowered(priority) if self.flex else priority)
 
     @property
     def likely_tokens(self) -> int:
@@ -71,6 +80,7 @@ class Draft:
     call: Call
     version: Version
     id: str
+    standing: Standing
     started: float = field(default_factory=time.time)
     clock: float = field(default_factory=time.monotonic)
     first_token: float | None = None

@@ -23,6 +23,7 @@ from gateway.serving.http import (
 )
 from gateway.serving.pipeline import begin, complete
 from gateway.serving.state import Serving
+from gateway.serving.waiting import queue_header
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class ServingEndpoint:
             wants_tokens=read.wants_tokens,
             wants_usage=read.wants_usage,
             expected_choices=read.expected_choices,
+            flex=read.flex,
             extra=read.extra,
         )
 
@@ -105,7 +107,7 @@ class ServingEndpoint:
             await complete(draft, self._serving.deps, collect)
         body = self._form.writer(draft).unary(collected)
         self._serving.metrics.answered(draft)
-        await send_json(send, body, [*headers, *_verdicts(draft)])
+        await send_json(send, body, [*headers, *_queued(draft), *_verdicts(draft)])
 
     async def _stream(self, draft: Draft, scope: Scope, send: Send, headers: list[Header]) -> None:
         writer = self._form.writer(draft)
@@ -116,7 +118,7 @@ class ServingEndpoint:
             data = b""
             if not started:
                 # Not before the first event: until then a failure has a status of its own.
-                await start(send, 200, [*_SSE, *headers])
+                await start(send, 200, [*_SSE, *headers, *_queued(draft)])
                 data, started = writer.opening(), True
             data += b"".join([writer.event(event) for event in events])
             if data:
@@ -133,6 +135,11 @@ class ServingEndpoint:
             last = writer.failure(error)
         self._serving.metrics.answered(draft)
         await send({"type": "http.response.body", "body": last})
+
+
+def _queued(draft: Draft) -> list[Header]:
+    """Tell how long the call waited for room on a worker, where it did."""
+    return [queue_header(draft.standing)] if draft.standing.waited else []
 
 
 def _verdicts(draft: Draft) -> list[Header]:

@@ -6,7 +6,6 @@ which is a tenth of a whole call; all counting happens on the event loop, so non
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -19,30 +18,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from gateway.serving.breaker import State
 from gateway.serving.call import Draft
-
-_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-
-
-class _Seconds:
-    """One histogram: counts per bucket, and the sum."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(_BUCKETS) + 1)
-        self.total = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(_BUCKETS, seconds)] += 1
-        self.total += seconds
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        bounds = [*(str(bound) for bound in _BUCKETS), "+Inf"]
-        so_far = 0
-        pairs = []
-        for bound, count in zip(bounds, self.counts, strict=True):
-            so_far += count
-            pairs.append((bound, float(so_far)))
-        return pairs
+from gateway.serving.histogram import Seconds
+from gateway.serving.router import Router
 
 
 class Metrics:
@@ -52,7 +31,7 @@ class Metrics:
         self._requests: Counter[tuple[str, int]] = Counter()
         self._tokens: Counter[tuple[str, str]] = Counter()
         self._guarded: Counter[tuple[str, str]] = Counter()
-        self._seconds: dict[str, _Seconds] = {}
+        self._seconds: dict[str, Seconds] = {}
 
     def request(self, route: str, status: int) -> None:
         """Count a request; `status` 499 stands for a client that went away."""
@@ -66,15 +45,18 @@ class Metrics:
             self._tokens[draft.model, "completion"] += usage.completion_tokens
         seconds = self._seconds.get(draft.call.route)
         if seconds is None:
-            seconds = self._seconds[draft.call.route] = _Seconds()
+            seconds = self._seconds[draft.call.route] = Seconds()
         seconds.observe(draft.elapsed)
         for entry in draft.audit:
             self._guarded[entry.guard, entry.action] += 1
 
-    def page(self, in_flight: int, outbox: Mapping[str, float]) -> bytes:
+    def page(self, in_flight: int, outbox: Mapping[str, float], router: Router | None) -> bytes:
         """Give the page that Prometheus scrapes; `outbox` tells records by their fate."""
+        families = self._families(in_flight, outbox)
+        if router is not None:
+            families += router_families(router)
         registry = CollectorRegistry()
-        registry.register(_Page(self._families(in_flight, outbox)))
+        registry.register(_Page(families))
         return generate_latest(registry)
 
     def _families(self, in_flight: int, outbox: Mapping[str, float]) -> list[Metric]:
@@ -99,6 +81,30 @@ class Metrics:
             waiting.add_metric([fate], number)
         now = GaugeMetricFamily("adapterloop_in_flight", "Calls now", value=in_flight)
         return [requests, tokens, guarded, seconds, waiting, now]
+
+
+def router_families(router: Router) -> list[Metric]:
+    """Tell of calls that wait, of workers that are full or failing, and of retries."""
+    queued = HistogramMetricFamily(
+        "adapterloop_queue_seconds", "Seconds in the queue, by how it ended", labels=["end"]
+    )
+    for end, seconds in router.queue.seconds.items():
+        queued.add_metric([end], seconds.cumulative(), seconds.total)
+    waiting = GaugeMetricFamily("adapterloop_queue", "Calls that wait now", labels=["priority"])
+    for priority, number in router.queue.waiting().items():
+        waiting.add_metric([priority], number)
+    full = GaugeMetricFamily("adapterloop_worker_full", "Takes no further call", labels=["worker"])
+    circuits = GaugeMetricFamily(
+        "adapterloop_worker_circuit", "1 for the state it is in", labels=["worker", "state"]
+    )
+    for worker, circuit in router.circuits().items():
+        full.add_metric([worker], worker in router.full)
+        for state in State:
+            circuits.add_metric([worker, state.value], circuit is state)
+    retries = CounterMetricFamily("adapterloop_retries", "By outcome", labels=["outcome"])
+    retries.add_metric(["made"], router.retries.made)
+    retries.add_metric(["refused"], router.retries.refused)
+    return [queued, waiting, full, circuits, retries]
 
 
 _REQUEST = ["route", "status"]

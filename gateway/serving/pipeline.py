@@ -11,14 +11,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from gateway.errors import GatewayError, GuardsUnavailable, NoWorker, UpstreamFailed
+from gateway.errors import (
+    GatewayError,
+    GuardsUnavailable,
+    NoWorker,
+    Saturated,
+    UpstreamFailed,
+)
 from gateway.serving.call import Call, Draft
 from gateway.serving.events import Event
 from gateway.serving.ids import mint
 from gateway.serving.keeper import SnapshotKeeper
 from gateway.serving.prompts import InputQuestion
 from gateway.serving.recorder import Recorder
-from gateway.serving.relay import Reader, WorkerRefused
+from gateway.serving.relay import ModelLost, Reader, WorkerRefused
 from gateway.serving.resolve import alias_of, resolve
 from gateway.serving.router import Router
 from gateway.serving.turn import Turn
@@ -55,7 +61,7 @@ def begin(call: Call, deps: Deps) -> Draft:
     alias = alias_of(call.model, call.key, snapshot)
     version = resolve(call.model, alias, call.session, snapshot)
     response_id = mint(call.id_prefix, deps.secret, call.key.tenant, version.id)
-    return Draft(call, version, response_id)
+    return Draft(call, version, response_id, call.standing)
 
 
 async def complete(draft: Draft, deps: Deps, emit: Emit) -> None:
@@ -101,7 +107,7 @@ async def complete(draft: Draft, deps: Deps, emit: Emit) -> None:
 
 def _outcome(draft: Draft, error: GatewayError) -> str:
     """Name what became of a call; one that a worker refused, and no other could take, failed."""
-    if isinstance(error, NoWorker) and draft.refusals:
+    if isinstance(error, NoWorker | Saturated) and draft.refusals:
         return UpstreamFailed.code
     return error.code or error.type
 
@@ -117,12 +123,12 @@ async def _attempt(
     """Choose a worker and relay its answer through the guards. Raises `UpstreamError`."""
     call, router = draft.call, deps.router
     session = call.session or call.request_id
-    target = await router.target(draft.version, session, deadline, avoid)
     guard = OutputGuard(policy, deps.judge, versions=deps.judge.versions)
     turn = Turn(guard, wants_tokens=call.wants_tokens, unary=not call.stream)
+    target = await router.begin(draft.version, session, deadline, avoid, draft.standing)
     draft.tries(target, turn)
-    router.begin(target)
     rest: list[Event] = []
+    answered: bool | None = None
     try:
         async with deps.upstream.post(target.worker, call.path, draft.body_for(target)) as answer:
             reader = Reader(answer, target, draft)
@@ -132,9 +138,14 @@ async def _attempt(
                 message = await reader.whole()
                 draft.note_first_token()
                 rest = await turn.take(message)
+        answered = True
         await send(rest + await turn.end())
+    except (UpstreamError, UpstreamFailed) as error:
+        # A worker that forgot an adapter was restarted, which the next probe will show.
+        answered = None if isinstance(error, ModelLost) else False
+        raise
     finally:
-        router.end(target)
+        router.end(target, answered)
         draft.judged(guard)
 
 
@@ -158,6 +169,6 @@ def _consider(
     deps.router.suspect(target.worker.name)
     slow = isinstance(error, UpstreamTimeout)
     draft.refusals += slow or isinstance(error, WorkerRefused)
-    if draft.sent or draft.refusals >= _REFUSALS:
+    if draft.sent or draft.refusals >= _REFUSALS or not deps.router.may_retry():
         raise UpstreamFailed(f"The worker failed while answering: {error}.") from error
     avoid[target.worker.name] = None if slow else seen

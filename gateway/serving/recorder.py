@@ -60,6 +60,7 @@ def capture_of(draft: Draft) -> Capture:
         started=draft.started,
         first_token=draft.first_token,
         duration=draft.elapsed,
+        queued=draft.standing.waited,
         outcome=draft.outcome,
         audit=draft.audit,
         request_id=call.request_id,

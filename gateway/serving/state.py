@@ -27,6 +27,7 @@ from gateway.settings import GatewaySettings
 if TYPE_CHECKING:
     from gateway.serving.http import Header
     from gateway.serving.pipeline import Deps
+    from gateway.serving.router import Router
 
 
 class Serving:
@@ -76,6 +77,11 @@ class Serving:
         if self._keeper is None:
             raise StoreUnavailable
         return self._keeper
+
+    @property
+    def router(self) -> Router | None:
+        """What chooses workers, once it is there."""
+        return self._deps.router if self._deps is not None else None
 
     @property
     def deps(self) -> Deps:
@@ -152,8 +158,12 @@ class Serving:
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Count a call while it runs. Raises `Overloaded` past the bound."""
-        if self.in_flight >= self.settings.limits.max_in_flight:
+        """Count a call while it runs. Raises `Overloaded` past the bound.
+
+        Those that wait in the queue are bounded there.
+        """
+        waiting = len(self._deps.router.queue) if self._deps is not None else 0
+        if self.in_flight - waiting >= self.settings.limits.max_in_flight:
             raise Overloaded
         self.in_flight += 1
         try:

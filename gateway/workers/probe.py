@@ -155,6 +155,7 @@ class WorkerWatch:
     """Probes a changing set of workers; `run` must be kept in a task of the owner's group.
 
     `observed` is replaced as a whole, never changed: a reader's copy stays one consistent view.
+    `on_seen`, where set, is told of each reading right after.
     """
 
     def __init__(
@@ -165,6 +166,7 @@ class WorkerWatch:
         timeout: float = 5.0,
     ) -> None:
         self.observed: Mapping[str, Observed] = MappingProxyType({})
+        self.on_seen: Callable[[Observed], None] | None = None
         self._make_admin = make_admin
         self._interval = interval
         self._timeout = timeout
@@ -275,6 +277,8 @@ class WorkerWatch:
             return
         before = self.observed.get(name)
         self.observed = MappingProxyType({**self.observed, name: seen})
+        if self.on_seen is not None:
+            self.on_seen(seen)
         if before is None or not seen.same_but_load(before):
             if before is None or before.healthy != seen.healthy:
                 state = "healthy" if seen.healthy else "down"

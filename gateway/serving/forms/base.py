@@ -57,7 +57,10 @@ class Form(Protocol):
 
 
 class ReadRequest(msgspec.Struct):
-    """A body that was read: what goes to the worker, and what stays here."""
+    """A body that was read: what goes to the worker, and what stays here.
+
+    `flex` calls (OpenAI's service tier) let others go first while all workers are full.
+    """
 
     model: str
     request: ChatRequest | CompletionRequest
@@ -66,6 +69,7 @@ class ReadRequest(msgspec.Struct):
     wants_tokens: bool
     wants_usage: bool
     expected_choices: int
+    flex: bool = False
     extra: Any = None
 
 

@@ -58,6 +58,7 @@ def prepare(request: ChatRequest, limits: Limits, wants_tokens: bool) -> base.Re
             )
     base.check_limits(request, limits)
     identifiers = base.identifiers(request)
+    flex = request.service_tier == "flex"
     stream = bool(request.stream)
     wants_usage = base.ready_for_worker(request)
     request.logprobs = True
@@ -69,6 +70,7 @@ def prepare(request: ChatRequest, limits: Limits, wants_tokens: bool) -> base.Re
         wants_tokens=wants_tokens,
         wants_usage=wants_usage,
         expected_choices=request.n or 1,
+        flex=flex,
     )
 
 

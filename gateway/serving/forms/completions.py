@@ -43,6 +43,7 @@ class CompletionForm:
                 f"Prompts times 'n' may be at most {limits.max_n} here.", param="prompt"
             )
         identifiers = base.identifiers(request)
+        flex = request.service_tier == "flex"
         stream = bool(request.stream)
         wants_usage = base.ready_for_worker(request)
         wants_tokens = request.logprobs is not None
@@ -55,6 +56,7 @@ class CompletionForm:
             wants_tokens=wants_tokens,
             wants_usage=wants_usage,
             expected_choices=prompts * (request.n or 1),
+            flex=flex,
         )
 
     def writer(self, draft: Draft) -> base.Writer:

@@ -196,6 +196,7 @@ def as_chat(request: ResponsesRequest) -> ChatRequest:
         user=request.user,
         safety_identifier=request.safety_identifier,
         prompt_cache_key=request.prompt_cache_key,
+        service_tier=request.service_tier,
     )
 
 
