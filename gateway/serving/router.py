@@ -85,7 +85,7 @@ class Router:
         avoid: Mapping[str, Observed | None],
         standing: Standing,
     ) -> Target:
-        """Give a worker that was proven to serve the version; counts the call, so `end` must follow.
+        """Give a worker that was proven to serve the version, and count a call; `end` must follow.
 
         Waits until `deadline` (in the loop's time) for one that is ready, and then in the queue for
         one that has room. `avoid` holds workers that just failed this call, with what was observed

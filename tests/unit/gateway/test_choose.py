@@ -115,6 +115,16 @@ def test_slack_lets_a_session_stay_with_its_worker() -> None:
     assert choose(VERSION, where, fleet, {home: 3}, "session", slack=2) != home
 
 
+@given(fleets, st.lists(placements, max_size=8), st.sets(st.sampled_from(NAMES)))
+def test_workers_that_are_shut_are_as_if_not_there(
+    fleet: dict[str, Observed], where: list[Placement], shut: set[str]
+) -> None:
+    rest = {name: o for name, o in fleet.items() if name not in shut}
+    assert choose(VERSION, where, fleet, {}, "key", shut=shut) == choose(
+        VERSION, where, rest, {}, "key"
+    )
+
+
 def test_served_names() -> None:
     assert served_name(VERSION, seen("w0")) == "support@1-00000001"
     assert served_name(base_version(), seen("w0")) == "base@0"

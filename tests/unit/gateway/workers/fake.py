@@ -31,6 +31,9 @@ class FakeWorker:
         self.loading = 0
         self.max_loading = 0
         self.pause = 0.0
+        self.waiting = 0
+        self.running = 0
+        self.kv_usage = 0.0
 
     def restart(self) -> None:
         """Come back as another process, with nothing loaded."""
@@ -76,9 +79,9 @@ class FakeWorker:
         self.loaded.pop(name, None)
 
     async def metrics(self) -> WorkerMetrics:
-        """An idle worker's figures."""
+        """What the test says."""
         self._check()
-        return WorkerMetrics(self.boot)
+        return WorkerMetrics(self.boot, self.running, self.waiting, self.kv_usage)
 
     async def answer_logprobs(
         self, model: str, token_ids: Sequence[int], answer_start: int
