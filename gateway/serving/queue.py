@@ -8,8 +8,8 @@ a priority the keys take turns, and the calls of one key go in the order in whic
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Container, Hashable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Container, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -55,7 +55,7 @@ class WaitingQueue(Generic[Item]):
 
     def waiting(self) -> dict[Priority, int]:
         """Count those that wait, by priority."""
-        return {name: sum(1 for _ in one.tickets()) for name, one in self._classes.items()}
+        return {name: one.lanes.total() for name, one in self._classes.items()}
 
     def join(self, item: Item, *, priority: Priority, key: int, lane: Hashable) -> Ticket[Item]:
         """Stand at the end. Raises `QueueFull`."""
@@ -100,12 +100,16 @@ class _Class(Generic[Item]):
         self.weight = weight
         self.reached = 0.0
         self.keys: OrderedDict[int, dict[Hashable, dict[Ticket[Item], None]]] = OrderedDict()
+        self.lanes: Counter[Hashable] = Counter()
 
     def add(self, ticket: Ticket[Item]) -> None:
         lanes = self.keys.setdefault(ticket.key, {})
         lanes.setdefault(ticket.lane, {})[ticket] = None
+        self.lanes[ticket.lane] += 1
 
     def first(self, blocked: Container[Hashable]) -> Ticket[Item] | None:
+        if all(lane in blocked for lane in self.lanes):
+            return None  # without a look at each of what may be a thousand keys
         for lanes in self.keys.values():
             heads = [next(iter(lane)) for name, lane in lanes.items() if name not in blocked]
             if heads:
@@ -119,13 +123,11 @@ class _Class(Generic[Item]):
         if ticket not in lane:
             return False
         del lane[ticket]
+        self.lanes[ticket.lane] -= 1
+        if not self.lanes[ticket.lane]:
+            del self.lanes[ticket.lane]
         if not lane:
             del lanes[ticket.lane]
         if not lanes:
             del self.keys[ticket.key]
         return True
-
-    def tickets(self) -> Iterator[Ticket[Item]]:
-        return (
-            ticket for lanes in self.keys.values() for lane in lanes.values() for ticket in lane
-        )
