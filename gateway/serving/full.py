@@ -13,8 +13,8 @@ def waiting_now(seen: Observed, more: int, most: int | None) -> int:
     """Estimate how many calls wait on a worker that got `more` calls since it was `seen`.
 
     Where calls waited, those that came since wait too, and each that ended let one go. Where none
-    did, the worker runs as many at once as it did when calls waited (`most`); None: that was not
-    seen yet, so nothing is known to wait.
+    did, the worker runs as many at once as when calls waited last (`most`); None: that was not seen
+    yet, so nothing is known to wait.
     """
     if seen.waiting:
         return seen.waiting + more

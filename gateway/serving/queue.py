@@ -1,6 +1,6 @@
 """Calls that wait for room on a worker: by priority, fair among keys. No clock, no I/O.
 
-Priorities share what leaves by stride scheduling (Waldspurger and Weihl 1995): while all of them
+Priorities share what leaves by self-clocked fair queueing (Golestani 1994): while all of them
 wait, 16 of 21 calls that leave are high, 4 normal and 1 low; a priority that is alone has
 everything. So none starves, and a higher one that comes later still passes those before it. Within
 a priority the keys take turns, and the calls of one key go in the order in which they came.
@@ -73,7 +73,7 @@ class WaitingQueue(Generic[Item]):
 
     def first(self, blocked: Container[Hashable] = ()) -> Ticket[Item] | None:
         """Give whose turn it is, passing over lanes that cannot be served; it stays."""
-        for one in sorted(self._classes.values(), key=lambda one: one.reached):
+        for one in sorted(self._classes.values(), key=lambda one: one.reached + one.step):
             ticket = one.first(blocked)
             if ticket is not None:
                 return ticket
@@ -83,8 +83,8 @@ class WaitingQueue(Generic[Item]):
         """Let a call go that is served now: it was its key's and its priority's turn."""
         mine = self._classes[ticket.priority]
         self.leave(ticket)
+        mine.reached += mine.step
         self._reached = mine.reached
-        mine.reached += 1 / mine.weight
         if ticket.key in mine.keys:
             mine.keys.move_to_end(ticket.key)
 
@@ -97,7 +97,7 @@ class _Class(Generic[Item]):
     """The calls of one priority by key and lane; the first key is the next to have its turn."""
 
     def __init__(self, weight: int) -> None:
-        self.weight = weight
+        self.step = 1 / weight
         self.reached = 0.0
         self.keys: OrderedDict[int, dict[Hashable, dict[Ticket[Item], None]]] = OrderedDict()
         self.lanes: Counter[Hashable] = Counter()

@@ -8,7 +8,7 @@ SHARE, FLOOR, SPAN_S = 0.2, 5.0, 10.0
 
 
 class RetryBudget:
-    """Allows retries of a fifth of the last ten seconds' tries, and five a second in any case.
+    """Allows retries of a fifth of the last ten seconds' calls, and five a second in any case.
 
     Where few calls come, the floor is what counts: they load no fleet.
     """
@@ -27,7 +27,7 @@ class RetryBudget:
         """Say whether a call may be tried again, and count it if so."""
         tries, _ = self._tries.read(now)
         retries, _ = self._retries.read(now)
-        if retries + 1 > SHARE * tries + FLOOR * SPAN_S:
+        if retries + 1 > SHARE * max(0.0, tries - retries) + FLOOR * SPAN_S:
             self.refused += 1
             return False
         self._retries.add(now)

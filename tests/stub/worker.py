@@ -58,7 +58,11 @@ class Seen:
 
 
 class Worker:
-    """The worker's state and its ASGI application."""
+    """The worker's state and its ASGI application.
+
+    Its metrics tell of `batch` calls at most as running, and of the others as waiting; they are
+    answered all the same.
+    """
 
     def __init__(self, base: str = "base@0", root: str = "/models/base") -> None:
         self.base = base
@@ -68,6 +72,8 @@ class Worker:
         self.load_fault: LoadFault | Callable[[str], LoadFault] = "none"
         self.load_delay = 0.0
         self.fragile = False
+        self.batch: int | None = None
+        self.kv_usage = 0.0
         self.seen = Seen()
         self.reboot()
 
@@ -103,12 +109,16 @@ class Worker:
 
     async def _metrics(self, exchange: Exchange) -> None:
         label = f'{{engine="0",model_name="{self.base}"}}'
+        now = self.seen.running
+        running = now if self.batch is None else min(now, self.batch)
         text = (
             f"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {self.started}\n"
             f"# TYPE vllm:num_requests_running gauge\n"
-            f"vllm:num_requests_running{label} {float(self.seen.running)}\n"
-            f"# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{label} 0.0\n"
-            f"# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc{label} 0.0\n"
+            f"vllm:num_requests_running{label} {float(running)}\n"
+            f"# TYPE vllm:num_requests_waiting gauge\n"
+            f"vllm:num_requests_waiting{label} {float(now - running)}\n"
+            f"# TYPE vllm:kv_cache_usage_perc gauge\n"
+            f"vllm:kv_cache_usage_perc{label} {self.kv_usage}\n"
         )
         await exchange.reply(200, text.encode(), PLAIN)
 
