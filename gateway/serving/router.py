@@ -97,7 +97,7 @@ class Router:
         def find() -> Target | None:
             target = self._pick(version, session, avoid)
             if target is not None:
-                self._count(target)
+                self._take(target)
             return target
 
         while True:
@@ -151,7 +151,7 @@ class Router:
         names = self.snapshot.workers if self.snapshot else ()
         return {name: states.get(name, State.CLOSED) for name in names}
 
-    def _count(self, target: Target) -> None:
+    def _take(self, target: Target) -> None:
         """Count a call that goes out."""
         worker, now = target.worker.name, time.monotonic()
         self.per_worker[worker] += 1

@@ -232,14 +232,14 @@ class TestFailing:
             assert statuses[200] >= 200 - tried
         else:
             assert statuses == {200: 200}
-        assert 1 <= tried <= 8
+        assert 1 <= tried <= 12
         assert metric(stack, 'adapterloop_worker_circuit{state="closed",worker="stub-0"}') == 0
         assert metric(stack, 'adapterloop_worker_circuit{state="closed",worker="stub-1"}') == 1
         assert stack.gateway.tail(1000).count("worker stub-0 gets no calls for 1 s") == 1
 
         bad.script = Script()
         done = bad.seen.finished
-        assert wait_for(lambda: stack.callable("base") and bad.seen.finished > done + 20, 30)
+        assert wait_for(lambda: stack.callable("base") and bad.seen.finished > done + 20, 70)
         assert metric(stack, 'adapterloop_worker_circuit{state="closed",worker="stub-0"}') == 1
         assert good.seen.finished > 190
 

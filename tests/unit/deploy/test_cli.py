@@ -61,6 +61,10 @@ def test_keys_without_a_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert secret not in listed
     assert "support  shop" in listed
     number = listed.split()[0]
+    limited = run(cli, ["keys", "limit", number, "--priority", "high"]).output
+    assert limited.endswith("high priority\n")
+    assert "high priority" in run(cli, ["keys", "list"]).output
+    assert run(cli, ["keys", "limit", number, "--priority", "urgent"]).exit_code == 2
     assert run(cli, ["keys", "revoke", number]).exit_code == 0
     assert "revoked" in run(cli, ["keys", "list"]).output
     assert run(cli, ["keys", "revoke", "99"]).exit_code == 1

@@ -89,3 +89,16 @@ async def test_an_expiry_is_kept(admin: httpx.AsyncClient) -> None:
     soon = time.time() + 60
     answer = await admin.post("/keys", json={"owner": "a", "expires_at": soon})
     assert answer.json()["expires_at"] == soon
+
+
+async def test_a_keys_priority(admin: httpx.AsyncClient) -> None:
+    made = (await admin.post("/keys", json={"owner": "x", "priority": "high"})).json()
+    assert made["priority"] == "high"
+    changed = await admin.patch(f"/keys/{made['id']}", json={"priority": "low"})
+    assert changed.json()["priority"] == "low"
+    assert [key["priority"] for key in (await admin.get("/keys")).json()["data"]] == [
+        "normal",
+        "low",
+    ]
+    refused = await admin.patch(f"/keys/{made['id']}", json={"priority": "urgent"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "priority")

@@ -11,6 +11,7 @@ from gateway.errors import InvalidRequest
 from gateway.registry.errors import InvalidName, KeyNotFound
 from gateway.registry.keys import digest
 from gateway.registry.service import Registry
+from gateway.registry.snapshot import KeyLimits
 
 
 def test_a_key_is_found_by_its_digest_only(registry: Registry) -> None:
@@ -61,3 +62,13 @@ def test_what_is_no_key(registry: Registry) -> None:
     with pytest.raises(InvalidName):
         registry.create_key(tenant="default", owner="a", role="app", aliases=["NO"])
     assert registry.snapshot().keys == {}
+
+
+def test_a_keys_priority_is_kept_through_rotation(registry: Registry) -> None:
+    low = KeyLimits(priority="low")
+    secret, key = registry.create_key(tenant="default", owner="a", role="app", limits=low)
+    assert registry.snapshot().keys[digest(secret)].limits == low
+    assert not key.limits.any  # so no counter is asked
+    secret, _ = registry.rotate_key("default", key.id, 60)
+    assert registry.snapshot().keys[digest(secret)].limits.priority == "low"
+    assert registry.limit_key("default", key.id, KeyLimits()).key.limits.priority == "normal"
