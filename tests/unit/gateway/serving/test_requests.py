@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from gateway.errors import InvalidRequest
+from gateway.serving.forms.base import Form
 from gateway.serving.forms.chat import ChatForm
 from gateway.serving.forms.completions import CompletionForm
 from gateway.serving.forms.responses import ResponsesForm
@@ -146,3 +147,18 @@ def test_a_responses_request_says_the_same_as_a_chat() -> None:
     ]
     assert sent["max_completion_tokens"] == 9
     assert sent["response_format"]["json_schema"]["name"] == "n"
+
+
+@pytest.mark.parametrize(
+    ("form", "body"),
+    [
+        (ChatForm(), CHAT),
+        (CompletionForm(), {"model": "support", "prompt": "Hi"}),
+        (ResponsesForm(), {"model": "support", "input": "Hi"}),
+    ],
+)
+def test_the_flex_tier_is_read_and_never_sent(form: Form, body: dict[str, object]) -> None:
+    for tier, flex in ((None, False), ("auto", False), ("flex", True)):
+        read = form.read(msgspec.json.encode({**body, "service_tier": tier}), LIMITS)
+        assert read.flex is flex
+        assert read.request.service_tier is None
