@@ -136,6 +136,7 @@ async def _running(
         session = await stack.enter_async_context(aiohttp.ClientSession())
         upstream = HttpUpstream(settings.timeouts)
         stack.push_async_callback(upstream.close)
+        stack.push_async_callback(serving.limiter.close)
         judge = JudgeClient(settings.guard_socket)
         stack.push_async_callback(judge.close)
         shipping, engine, outbox = await _open_stores(settings, stack)

@@ -25,7 +25,7 @@ from gateway.errors import (
 )
 from gateway.registry.repository import BASE_ALIAS
 from gateway.registry.snapshot import Key
-from gateway.serving.http import ClientGone, read_body
+from gateway.serving.http import ClientGone, Header, read_body
 from gateway.serving.ids import minted_at, version_of
 from gateway.serving.requests import RequestStruct, decode
 from gateway.serving.small import error_response
@@ -101,11 +101,13 @@ class _FeedbackApi:
             # Other aliases may lead to the base: the policy of the one that was called holds.
             alias = await self._desk.alias_of(key.tenant, asked.response_id) or alias
         feedback = self._feedback(asked, key, alias, _idempotency_key(request))
-        try:
-            kept = await self._desk.submit(feedback)
-        except FeedbackError as error:
-            return error_response(from_feedback(error))
-        return JSONResponse(
+        headers: list[Header] = []
+        async with self._serving.granted(key, 0, headers, lambda: 0):
+            try:
+                kept = await self._desk.submit(feedback)
+            except FeedbackError as error:
+                return error_response(from_feedback(error))
+        response = JSONResponse(
             {
                 "id": kept.id,
                 "object": "feedback",
@@ -113,6 +115,8 @@ class _FeedbackApi:
                 "status": kept.replied,
             }
         )
+        response.raw_headers.extend(headers)
+        return response
 
     async def get(self, request: Request) -> Response:
         """Tell of an answer how sure the model was, what the guards did and what was said of it."""

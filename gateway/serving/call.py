@@ -56,7 +56,7 @@ class Call:
         most = request.max_tokens
         if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
             most = request.max_completion_tokens
-        return len(self.asked) // 4 + (most or _TYPICAL_ANSWER) * (request.n or 1)
+        return len(self.asked) // 4 + (most or _TYPICAL_ANSWER) * self.expected_choices
 
     @property
     def is_chat(self) -> bool:
