@@ -66,6 +66,28 @@ def test_keys_without_a_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert run(cli, ["keys", "revoke", "99"]).exit_code == 1
 
 
+def test_keys_are_limited_and_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTERLOOP_HOME", str(tmp_path / "home"))
+    run = CliRunner().invoke
+    run(cli, ["migrate"])
+    limits = ["--requests-per-minute", "60", "--token-budget", "5000", "--budget-period", "day"]
+    secret = run(cli, ["keys", "create", "--owner", "shop", *limits]).output.strip()
+    assert "shop  60 requests/min, 5000 tokens/day\n" in run(cli, ["keys", "list"]).output
+    limited = run(cli, ["keys", "limit", "1", "--tokens-per-minute", "9000"])
+    assert limited.output == f"{secret[:12]}…  9000 tokens/min\n"
+    rotated = run(cli, ["keys", "rotate", "1", "--hours", "48"]).output.strip()
+    assert rotated.startswith("sk-")
+    old, new = run(cli, ["keys", "list"]).output.splitlines()
+    assert "until 20" in old
+    assert "valid" in new
+    assert new.endswith("9000 tokens/min")
+    assert run(cli, ["keys", "limit", "1"]).output.endswith("no limits\n")
+    for arguments in (["rotate", "9"], ["limit", "9"]):
+        assert run(cli, ["keys", *arguments]).output == "There is no such key.\n"
+    for arguments in (["create", "--token-budget", "0"], ["limit", "1", "--budget-period", "year"]):
+        assert run(cli, ["keys", *arguments]).exit_code == 2
+
+
 def test_adapters_without_keys_say_where_they_come_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,10 +103,12 @@ class Gateway:
     def __init__(self) -> None:
         self.answers: dict[str, list[httpx.Response]] = {}
         self.asked: list[tuple[str, bytes]] = []
+        self.queries: list[dict[str, str]] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         key = f"{request.method} {request.url.path}"
         self.asked.append((key, request.read()))
+        self.queries.append(dict(request.url.params))
         assert request.headers["authorization"] == "Bearer sk-admin"
         answers = self.answers[key]
         return answers.pop(0) if len(answers) > 1 else answers[0]
@@ -185,3 +209,27 @@ def test_rollout_sends_its_steps(gateway: Gateway) -> None:
     assert "10% of the callers" in result.output
     assert gateway.asked[-1][1] == b'{"version":2,"steps":[0.1,1.0]}'
     assert run(cli, ["adapters", "rollout", "support", "2", "--steps", "some"]).exit_code == 2
+
+
+def test_usage_is_a_table_or_csv(gateway: Gateway) -> None:
+    line = {
+        "day": "2026-11-24",
+        "alias": "support",
+        "version": 2,
+        "key_id": 7,
+        "requests": 3,
+        "prompt_tokens": 30,
+        "completion_tokens": 12,
+    }
+    table = httpx.Response(200, json={"data": [line]})
+    gateway.answers["GET /admin/v1/usage"] = [table, httpx.Response(200, text="day,alias\n")]
+    shown = CliRunner().invoke(cli, ["usage", "--since", "2026-11-01", "--alias", "support"])
+    assert shown.exit_code == 0, shown.output
+    assert [row.split() for row in shown.output.splitlines()] == [
+        list(line),
+        ["2026-11-24", "support", "2", "7", "3", "30", "12"],
+    ]
+    assert gateway.queries[-1] == {"since": "2026-11-01", "alias": "support"}
+    assert CliRunner().invoke(cli, ["usage", "--csv"]).output == "day,alias\n"
+    assert gateway.queries[-1] == {"format": "csv"}
+    assert CliRunner().invoke(cli, ["usage", "--since", "yesterday"]).exit_code == 2
