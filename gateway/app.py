@@ -25,13 +25,13 @@ from feedback.errors import FeedbackError
 from feedback.outbox import Outbox
 from feedback.store import FeedbackStore
 from gateway.admin import create_admin_router
-from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed
 from gateway.feedback_api import feedback_routes, from_feedback
 from gateway.policies import keep_fresh
 from gateway.recording import make_recording
 from gateway.registry.notices import listen
 from gateway.registry.service import Registry
-from gateway.serving.endpoints import ServingEndpoint
+from gateway.serving.endpoints import Endpoint, ServingEndpoint
 from gateway.serving.forms.base import Form
 from gateway.serving.forms.chat import ChatForm
 from gateway.serving.forms.completions import CompletionForm
@@ -42,6 +42,9 @@ from gateway.serving.readiness import Readiness
 from gateway.serving.router import Router
 from gateway.serving.small import SmallRoutes, error_response
 from gateway.serving.state import Serving
+from gateway.serving.through import PassEndpoint
+from gateway.serving.through_forms import PASS_FORMS
+from gateway.serving.unknown import unknown
 from gateway.serving.upstream import HttpUpstream
 from gateway.settings import GatewaySettings
 from gateway.shipping import Shipping
@@ -88,7 +91,7 @@ class Gateway(FastAPI):
     relay; every other request, and every other method, takes the usual way.
     """
 
-    endpoints: Mapping[str, ServingEndpoint] = MappingProxyType({})
+    endpoints: Mapping[str, Endpoint] = MappingProxyType({})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one ASGI call."""
@@ -100,17 +103,21 @@ class Gateway(FastAPI):
         await super().__call__(scope, receive, send)
 
 
-def _endpoints(serving: Serving) -> dict[str, ServingEndpoint]:
+def _endpoints(serving: Serving) -> dict[str, Endpoint]:
     forms: dict[str, Form] = {
         "/v1/chat/completions": ChatForm(),
         "/v1/completions": CompletionForm(),
         "/v1/responses": ResponsesForm(),
     }
-    return {path: ServingEndpoint(form, serving) for path, form in forms.items()}
+    passing = [PassEndpoint(form, serving) for form in PASS_FORMS]
+    return {
+        **{path: ServingEndpoint(form, serving) for path, form in forms.items()},
+        **{path: one for one in passing for path in one.paths},
+    }
 
 
 def _serving_routes(
-    endpoints: Mapping[str, ServingEndpoint], serving: Serving, readiness: Readiness
+    endpoints: Mapping[str, Endpoint], serving: Serving, readiness: Readiness
 ) -> list[BaseRoute]:
     small = SmallRoutes(serving, readiness)
     return [
@@ -216,7 +223,7 @@ def _handle_errors(app: FastAPI) -> None:
             response.headers.update(error.headers or {})
             return response
         if error.status_code == 404:
-            return error_response(NotFound(f"Unknown request URL: {where}.", code="unknown_url"))
+            return error_response(unknown(request.method, request.url.path))
         return error_response(InvalidRequest(str(error.detail)))
 
     async def invalid(request: Request, error: Exception) -> Response:

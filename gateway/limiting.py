@@ -20,6 +20,7 @@ from typing import NamedTuple, cast
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage, SlidingWindowCounterSupport
+from limits.aio.storage.redis.redispy import RedispyBridge
 from limits.errors import StorageError
 
 from gateway.errors import (
@@ -116,7 +117,7 @@ class Limiter:
     async def close(self) -> None:
         """Close the connections."""
         if self._redis is not None:
-            await self._redis.bridge.get_connection().aclose()
+            await cast(RedispyBridge, self._redis.bridge).get_connection().aclose()
 
     async def take(self, key: Key, tokens: int) -> Grant:
         """Count a call that will use about so many tokens.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
+from abc import ABC, abstractmethod
 
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import GatewayError, PermissionDenied
+from gateway.registry.snapshot import Key
 from gateway.serving.call import Call, Draft
 from gateway.serving.events import Event
 from gateway.serving.forms import base
@@ -34,29 +36,20 @@ _SSE: list[Header] = [
 ]
 
 
-class ServingEndpoint:
-    """Answers one serving route in its form."""
+class Endpoint(ABC):
+    """One serving route: every request gets an id and is counted, errors get OpenAI's body."""
 
-    def __init__(self, form: base.Form, serving: Serving) -> None:
-        self._form = form
+    def __init__(self, route: str, serving: Serving) -> None:
+        self.route = route
         self._serving = serving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; errors become OpenAI's error body."""
+        """Answer one request."""
         request_id = f"req_{random.getrandbits(128):032x}"
         headers: list[Header] = [(b"x-request-id", request_id.encode())]
         status = 200
         try:
-            call = await self._read(scope, receive, request_id)
-            with self._serving.admitted():
-                draft = begin(call, self._serving.deps)
-                headers.append((b"x-adapter-version", draft.model.encode()))
-                likely = call.likely_tokens
-                async with self._serving.granted(call.key, likely, headers, lambda: draft.tokens):
-                    if call.stream:
-                        await self._stream(draft, scope, send, headers)
-                    else:
-                        await self._unary(draft, scope, send, headers)
+            await self.answer(scope, receive, send, request_id, headers)
         except ClientGone:
             status = 499
         except GatewayError as error:
@@ -67,15 +60,47 @@ class ServingEndpoint:
             status = 500
             await send_error(send, GatewayError("Something went wrong in the gateway."), headers)
         finally:
-            self._serving.metrics.request(self._form.route, status)
+            self._serving.metrics.request(self.route, status)
 
-    async def _read(self, scope: Scope, receive: Receive, request_id: str) -> Call:
-        """Authenticate, then read; in this order, so that strangers cost little."""
+    @abstractmethod
+    async def answer(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, headers: list[Header]
+    ) -> None:
+        """Answer with these headers and more; an error must come before anything was sent."""
+
+    def caller(self, scope: Scope) -> Key:
+        """Authenticate, before the body is read, so that strangers cost little."""
         key = self._serving.authenticate_header(header(scope, b"authorization"))
         if key.role not in _ROLES:
             raise PermissionDenied(
                 f"A key with the role '{key.role}' cannot call models; use an 'app' key."
             )
+        return key
+
+
+class ServingEndpoint(Endpoint):
+    """Answers one route of those that make text, in its form."""
+
+    def __init__(self, form: base.Form, serving: Serving) -> None:
+        super().__init__(form.route, serving)
+        self._form = form
+
+    async def answer(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, headers: list[Header]
+    ) -> None:
+        call = await self._read(scope, receive, request_id)
+        with self._serving.admitted():
+            draft = begin(call, self._serving.deps)
+            headers.append((b"x-adapter-version", draft.model.encode()))
+            likely = call.likely_tokens
+            async with self._serving.granted(call.key, likely, headers, lambda: draft.tokens):
+                if call.stream:
+                    await self._stream(draft, scope, send, headers)
+                else:
+                    await self._unary(draft, scope, send, headers)
+
+    async def _read(self, scope: Scope, receive: Receive, request_id: str) -> Call:
+        key = self.caller(scope)
         limits = self._serving.settings.limits
         body = await read_body(receive, limits.max_body_bytes)
         read = self._form.read(body, limits)

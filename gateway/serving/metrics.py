@@ -58,18 +58,26 @@ class Metrics:
         """Count a request; `status` 499 stands for a client that went away."""
         self._requests[route, status] += 1
 
+    def passed(self, route: str, model: str, tokens: int, seconds: float) -> None:
+        """Count the tokens and the time of a call that passed through."""
+        self._tokens[model, "prompt"] += tokens
+        self._observe(route, seconds)
+
     def answered(self, draft: Draft) -> None:
         """Count an answer's tokens, time and guard decisions."""
         if draft.turn is not None:
             usage = draft.turn.total
             self._tokens[draft.model, "prompt"] += usage.prompt_tokens
             self._tokens[draft.model, "completion"] += usage.completion_tokens
-        seconds = self._seconds.get(draft.call.route)
-        if seconds is None:
-            seconds = self._seconds[draft.call.route] = _Seconds()
-        seconds.observe(draft.elapsed)
+        self._observe(draft.call.route, draft.elapsed)
         for entry in draft.audit:
             self._guarded[entry.guard, entry.action] += 1
+
+    def _observe(self, route: str, seconds: float) -> None:
+        histogram = self._seconds.get(route)
+        if histogram is None:
+            histogram = self._seconds[route] = _Seconds()
+        histogram.observe(seconds)
 
     def page(self, in_flight: int, outbox: Mapping[str, float]) -> bytes:
         """Give the page that Prometheus scrapes; `outbox` tells records by their fate."""

@@ -51,14 +51,14 @@ class Reader:
         """Give the whole of a unary answer."""
         body = await self._answer.read()
         if self._answer.status != 200:
-            raise _refusal(self._answer.status, body, self._target, self._model)
+            raise refusal(self._answer.status, body, self._target, self._model)
         return self._read(body)
 
     async def events(self) -> AsyncGenerator[Parsed, None]:
         """Give each event of a stream."""
         if self._answer.status != 200:
             body = await self._answer.read()
-            raise _refusal(self._answer.status, body, self._target, self._model)
+            raise refusal(self._answer.status, body, self._target, self._model)
         async for data in self._answer.events():
             if data == _DONE:
                 return
@@ -80,7 +80,8 @@ class Reader:
         return message
 
 
-def _refusal(status: int, body: bytes, target: Target, model: str) -> Exception:
+def refusal(status: int, body: bytes, target: Target, model: str) -> Exception:
+    """Give the error for a worker's answer that is none."""
     return _failure(status, parse_error(status, body).message, target, model)
 
 

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import msgspec
 import uvicorn
 
-from . import effects, shapes
+from . import effects, shapes, through
 from .call import Call
 from .http import PLAIN, Cut, Exchange, Protocol
 from .script import Asked, LoadFault, Script, count_tokens
@@ -68,6 +68,8 @@ class Worker:
         self.load_fault: LoadFault | Callable[[str], LoadFault] = "none"
         self.load_delay = 0.0
         self.fragile = False
+        self.pooling = False
+        self.through: list[tuple[str, dict[str, Any]]] = []
         self.seen = Seen()
         self.reboot()
 
@@ -268,6 +270,7 @@ class Worker:
         ("POST", "/v1/completions"): _generate,
         ("POST", "/_stub/script"): _tell,
         ("GET", "/_stub/state"): _state,
+        **through.ROUTES,
     }
 
 
