@@ -36,6 +36,7 @@ from gateway.serving.forms.base import Form
 from gateway.serving.forms.chat import ChatForm
 from gateway.serving.forms.completions import CompletionForm
 from gateway.serving.forms.responses import ResponsesForm
+from gateway.serving.http import header, send_error
 from gateway.serving.keeper import SnapshotKeeper
 from gateway.serving.pipeline import Deps
 from gateway.serving.readiness import Readiness
@@ -85,20 +86,29 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
 
 class Gateway(FastAPI):
-    """FastAPI with the busiest routes in front of it.
+    """FastAPI with the busiest routes in front of it, and the keys of the admin API.
 
     Calls for an answer skip FastAPI's middleware and routing, which cost as much as all of the
-    relay; every other request, and every other method, takes the usual way.
+    relay; every other request, and every other method, takes the usual way. FastAPI reads a body
+    before it asks who sends it, so those without a key are refused here.
     """
 
     endpoints: Mapping[str, Endpoint] = MappingProxyType({})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one ASGI call."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            endpoint = self.endpoints.get(scope["path"])
-            if endpoint is not None:
-                await endpoint(scope, receive, send)
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        path = scope["path"]
+        if scope["method"] == "POST" and (endpoint := self.endpoints.get(path)) is not None:
+            await endpoint(scope, receive, send)
+            return
+        if path.startswith("/admin/") and path != self.openapi_url:
+            try:
+                self.state.serving.authenticate_header(header(scope, b"authorization"))
+            except GatewayError as error:
+                await send_error(send, error)
                 return
         await super().__call__(scope, receive, send)
 

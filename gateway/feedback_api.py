@@ -100,6 +100,7 @@ class _FeedbackApi:
         if alias == BASE_ALIAS:
             # Other aliases may lead to the base: the policy of the one that was called holds.
             alias = await self._desk.alias_of(key.tenant, asked.response_id) or alias
+        _check_sees(key, alias)
         feedback = self._feedback(asked, key, alias, _idempotency_key(request))
         headers: list[Header] = []
         async with self._serving.granted(key, 0, headers, lambda: 0):
@@ -122,11 +123,12 @@ class _FeedbackApi:
         """Tell of an answer how sure the model was, what the guards did and what was said of it."""
         key = self._serving.authenticate(request.headers)
         response_id = request.path_params["response_id"]
-        self._alias_of(response_id, key)
+        alias = self._alias_of(response_id, key)
         try:
             known = await self._desk.look_up(key.tenant, response_id)
         except FeedbackError as error:
             return error_response(from_feedback(error))
+        _check_sees(key, known.capture["alias"] if known.capture is not None else alias)
         kept_for = self._serving.settings.feedback.keep_hours * 3600
         is_old = minted_at(response_id) + kept_for < time.time()
         return JSONResponse(_summary(response_id, known, is_old))
@@ -175,6 +177,15 @@ class _FeedbackApi:
             correction=asked.correction,
             idempotency_key=idempotency_key,
         )
+
+
+def _check_sees(key: Key, alias: str) -> None:
+    """Hide answers of other aliases from a key for some; under the base's name any may have called.
+
+    Raises `FeedbackAnswerNotFound`.
+    """
+    if key.aliases is not None and alias not in (*key.aliases, BASE_ALIAS, ""):
+        raise FeedbackAnswerNotFound
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -135,6 +135,8 @@ def _texts(asked: ModerationRequest) -> list[str]:
 def error_response(error: GatewayError) -> Response:
     """Write an error of a small route or of the admin API."""
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     response = JSONResponse(error.body, error.status, headers=headers)
     response.raw_headers.extend(error.headers)
     return response
