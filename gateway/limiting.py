@@ -16,11 +16,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage, SlidingWindowCounterSupport
-from limits.aio.storage.redis.redispy import RedispyBridge
 from limits.errors import StorageError
 
 from gateway.errors import (
@@ -117,7 +116,7 @@ class Limiter:
     async def close(self) -> None:
         """Close the connections."""
         if self._redis is not None:
-            await cast(RedispyBridge, self._redis.bridge).get_connection().aclose()
+            await cast(Any, self._redis.bridge).get_connection().aclose()
 
     async def take(self, key: Key, tokens: int) -> Grant:
         """Count a call that will use about so many tokens.
