@@ -44,12 +44,17 @@ def database_url(config: Config) -> str:
     return f"sqlite:///{Home(config.home).database}"
 
 
+def storage(config: Config) -> str:
+    """Return where adapter files lie: a folder or `s3://bucket/prefix`."""
+    return config.storage or str(Home(config.home).storage)
+
+
 def gateway_settings(config: Config) -> GatewaySettings:
     """Return what a gateway and a controller are told."""
     home, path = Home(config.home), model_path(config)
     return GatewaySettings(
         database_url=database_url(config),
-        storage=config.storage or home.storage,
+        storage=storage(config),
         outbox=home.outbox,
         guard_socket=home.socket("guard"),
         import_roots=(*config.import_roots, EXAMPLES),

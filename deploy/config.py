@@ -26,6 +26,7 @@ from gateway.settings import (
     Limits,
     RefreshSettings,
     RolloutSettings,
+    StorageLocation,
     Timeouts,
     WorkerSettings,
 )
@@ -78,7 +79,9 @@ class Config(BaseSettings):
         (), description="workers that already run; then `up` starts none"
     )
     database_url: SecretStr | None = Field(None, description="default: SQLite in the home")
-    storage: Path | None = Field(None, description="default: `storage` in the home")
+    storage: StorageLocation | None = Field(
+        None, description="folder or s3://bucket/prefix; default: `storage` in the home"
+    )
     policy_file: Path | None = None
     import_roots: tuple[Path, ...] = Field((), description="folders adapters may be added from")
     logprobs: str = Field("all", pattern="^(all|off)$")
@@ -104,7 +107,7 @@ class Config(BaseSettings):
         entries = [entry for entry in entries if entry != ""]
         return [_worker(number, entry) for number, entry in enumerate(entries, 1)]
 
-    @field_validator("home", "storage", "policy_file", "import_roots")
+    @field_validator("home", "policy_file", "import_roots")
     @classmethod
     def _absolute(cls, value: Path | tuple[Path, ...] | None) -> Path | tuple[Path, ...] | None:
         if value is None:

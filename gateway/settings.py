@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from cronsim import CronSim, CronSimError
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from feedback.settings import FeedbackSettings
+
+_S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?")
+
+
+def storage_location(value: object) -> str:
+    """Give a folder's absolute path, or `s3://bucket/prefix` as it is. Raises ValueError."""
+    if not isinstance(value, str | Path):
+        raise ValueError("is neither a folder nor s3://bucket/prefix")
+    text = str(value)
+    if "://" not in text:
+        return str(Path(text).expanduser().resolve())
+    if not _S3.fullmatch(text):
+        raise ValueError(
+            "is neither a folder nor s3://bucket/prefix (credentials and endpoint go into AWS_*"
+            " variables)"
+        )
+    if importlib.util.find_spec("obstore") is None:
+        raise ValueError("s3:// needs the extra `s3`: pip install 'adapterloop[s3]'")
+    return text.rstrip("/")
+
+
+StorageLocation = Annotated[str, BeforeValidator(storage_location)]
 
 
 class _Frozen(BaseModel):
@@ -118,7 +149,7 @@ class GatewaySettings(_Frozen):
     """Everything that a gateway or a controller needs to know of its surroundings."""
 
     database_url: str
-    storage: Path
+    storage: StorageLocation
     outbox: Path
     guard_socket: Path
     import_roots: tuple[Path, ...] = ()
@@ -136,3 +167,8 @@ class GatewaySettings(_Frozen):
     feedback: FeedbackSettings = FeedbackSettings()
     rollout: RolloutSettings = RolloutSettings()
     refresh: RefreshSettings = RefreshSettings()
+
+    @property
+    def storage_folder(self) -> Path | None:
+        """The storage where it is a folder, which files may be registered from again."""
+        return None if "://" in self.storage else Path(self.storage)

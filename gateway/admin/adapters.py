@@ -35,8 +35,8 @@ from gateway.admin.schemas import (
 from gateway.admin.sources import read_source
 from gateway.errors import Conflict
 from gateway.registry.names import check_name
+from gateway.registry.receiving import Source
 from gateway.registry.snapshot import Key
-from gateway.registry.storage import Source
 
 Reader = Annotated[Key, Depends(needs(*READERS))]
 Publisher = Annotated[Key, Depends(needs(*PUBLISHERS))]

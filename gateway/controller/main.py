@@ -34,6 +34,7 @@ def make_chores(settings: GatewaySettings, registry: Registry, engine: Engine) -
         Chore("canaries", 1.0, CanaryDriver(registry, engine, settings.rollout).step),
         Chore("schedule", 5.0, schedule.step),
         Chore("retention", 600.0, captures.expire),
+        Chore("storage", 3600.0, registry.storage.sweep),
     ]
 
 

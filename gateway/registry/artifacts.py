@@ -12,13 +12,13 @@ from typing import Any, NoReturn
 
 from gateway.registry.base_shapes import BaseModelShapes
 from gateway.registry.errors import InvalidAdapter
+from gateway.registry.receiving import CONFIG, MANIFEST, WEIGHTS, Draft
 from gateway.registry.safetensors_header import (
     BadSafetensors,
     TensorInfo,
     is_pickle,
     read_header,
 )
-from gateway.registry.storage import CONFIG, MANIFEST, WEIGHTS, Draft
 
 _MAX_JSON_BYTES = 8 * 1024 * 1024
 _FLOATS = ("F32", "F16", "BF16")

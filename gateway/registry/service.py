@@ -19,10 +19,11 @@ from gateway.registry.errors import AliasNotFound, InvalidName, VersionNotFound
 from gateway.registry.fleet import Fleet
 from gateway.registry.keys import Keys
 from gateway.registry.names import check_name
+from gateway.registry.receiving import Draft, Source
 from gateway.registry.records import AliasDetail, AliasMove, Registered
 from gateway.registry.repository import BASE_ALIAS, BASE_TENANT
 from gateway.registry.snapshot import Alias, Snapshot, Version, VersionState
-from gateway.registry.storage import AdapterStorage, Draft, Source
+from gateway.registry.storage import AdapterStorage, open_storage
 from gateway.registry.store import Clock
 from gateway.settings import GatewaySettings
 
@@ -37,7 +38,7 @@ class Registry(Keys, Fleet):
     def __init__(
         self,
         engine: Engine,
-        storage: AdapterStorage | Path,
+        storage: AdapterStorage | Path | str,
         *,
         base_model: str,
         base_model_path: Path | None = None,
@@ -46,7 +47,7 @@ class Registry(Keys, Fleet):
     ) -> None:
         """Take what adapters must fit: the base model's name, its files where they are at hand."""
         super().__init__(engine, clock)
-        self._storage = storage if isinstance(storage, AdapterStorage) else AdapterStorage(storage)
+        self._storage = open_storage(storage) if isinstance(storage, Path | str) else storage
         shapes = BaseModelShapes(base_model_path) if base_model_path is not None else None
         self._rules = Rules(base_model, max_lora_rank, shapes)
 
@@ -74,7 +75,6 @@ class Registry(Keys, Fleet):
 
     def prepare(self) -> None:
         """Make what must always be there: revision, secret, base model. Again is the same."""
-        self._storage.sweep()
         with self._write() as connection:
             writes.put_meta_once(connection, "revision", "0")
             writes.put_meta_once(connection, "secret", secrets.token_hex(32))
@@ -143,8 +143,9 @@ class Registry(Keys, Fleet):
     def _add_draft(
         self, tenant: str, alias: str, draft: Draft, facts: AdapterFacts, actor: str
     ) -> Registered:
-        kept: str | None = None
         sha256 = draft.sha256
+        # An upload takes its time, and the transaction holds up everybody who writes.
+        key, fresh = self._storage.keep(draft)
         try:
             with self._change() as connection:
                 same = repository.find_same_bytes(
@@ -152,13 +153,16 @@ class Registry(Keys, Fleet):
                 )
                 if same is not None:
                     return Registered(same, created=False)
-                key, fresh = self._storage.keep(draft)
-                kept = key if fresh else None
                 version = self._insert(connection, tenant, alias, sha256, key, facts, actor)
+                if not self._storage.holds(key):
+                    raise Conflict(
+                        "The same files were registered at the same time, and discarded when that"
+                        " failed: send them again."
+                    )
             return Registered(version, created=True)
         except BaseException:
-            if kept is not None:
-                self._discard_unused(kept, sha256)
+            if fresh:
+                self._discard_unused(key, sha256)
             raise
 
     def _insert(
