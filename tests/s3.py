@@ -13,11 +13,12 @@ import httpx
 from tests.stub.server import free_port
 
 START_S = 30
+BUCKET = "adapters"
 
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """Start one; give its endpoint."""
+    """Start one with a bucket; give its endpoint."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
@@ -31,6 +32,7 @@ def s3_server() -> Iterator[str]:
             assert server.poll() is None, "the S3 server ended"
             assert time.monotonic() < deadline, "the S3 server does not answer"
             time.sleep(0.05)
+        httpx.put(f"{url}/{BUCKET}", trust_env=False).raise_for_status()
         yield url
     finally:
         server.terminate()

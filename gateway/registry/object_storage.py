@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import obstore
-from obstore import ObjectMeta
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
@@ -28,6 +28,9 @@ from gateway.registry.receiving import (
     sweep_received,
 )
 from gateway.registry.storage import key_of
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 logger = logging.getLogger(__name__)
 

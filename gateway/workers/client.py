@@ -210,14 +210,15 @@ class VllmAdmin:
         if status == HTTPStatus.BAD_REQUEST and await self._taken(name, path):
             return
         if status in (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE):
-            raise WorkerUnreachable(f"the load answers {status}")
+            raise WorkerUnreachable(f"the load answers {status} {_reason(body)}")
         raise LoadRefused(f"The worker refused to load {name}: {status} {_reason(body)}")
 
     async def _taken(self, name: str, path: str) -> bool:
         """Whether the name is there with our files, which makes vLLM's 400 a success."""
         for model in await self.models():
             if model.name == name:
-                if model.root == path:
+                # The folder is named by its digest, wherever it lies on the worker.
+                if model.root.rpartition("/")[2] == path.rpartition("/")[2]:
                     return True
                 raise NameTaken(f"{name} leads to other files on this worker: {model.root}")
         return False
