@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from deploy.commands.context import admin_api, fail
 if TYPE_CHECKING:
     from deploy.api import AdminApi
 
-FILES = ("adapter_config.json", "adapter_model.safetensors", "manifest.json")
 VERIFY_S = 300.0
 READY_STATES = ("candidate", "serving")
 
@@ -38,16 +37,12 @@ def list_(alias: str | None) -> None:
 @click.argument("alias")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def add(alias: str, folder: Path) -> None:
-    """Register the adapter in FOLDER as the next version of ALIAS."""
-    with admin_api() as api, ExitStack() as files:
-        parts = [
-            ("files", (name, files.enter_context((folder / name).open("rb"))))
-            for name in FILES
-            if (folder / name).is_file()
-        ]
-        if not parts:
-            fail(f"{folder} holds none of {', '.join(FILES)}")
-        answer = api.post(f"/adapters/{alias}/versions", files=parts)
+    """Register the adapter in FOLDER as the next version of ALIAS: its files are uploaded."""
+    with admin_api() as api:
+        from deploy.progress import Progress
+        from deploy.upload import upload_adapter
+
+        answer = upload_adapter(api, alias, folder, Progress(sys.stderr))
     click.echo(f"{alias}@{answer['version']}  {answer['state']}  {answer['sha256'][:12]}")
 
 

@@ -274,7 +274,7 @@ class Worker:
     }
 
 
-def serving_config(worker: Worker, host: str, port: int) -> uvicorn.Config:
+def serving_config(worker: Any, host: str, port: int) -> uvicorn.Config:
     """How uvicorn serves a worker: quietly, and with nothing per request but the request."""
     return uvicorn.Config(worker, host=host, port=port, http=Protocol, log_level="critical",
                           access_log=False, lifespan="off", ws="none",

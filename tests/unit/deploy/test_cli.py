@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from deploy import api
 from deploy.cli import cli
 from deploy.config import Config
 from deploy.home import Home, write_env
+from gateway.registry.receiving import digest_of
 
 HEAVY = ("torch", "transformers", "sqlalchemy", "fastapi", "aiohttp", "httpx", "alembic")
 
@@ -191,11 +193,17 @@ def test_add_uploads_the_folders_files(gateway: Gateway, tmp_path: Path) -> None
     folder.mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
         (folder / name).write_text(name, encoding="utf-8")
-    answer = {"alias": "support", "version": 3, "state": "registered", "sha256": "cd" * 32}
+    digest = digest_of(
+        {
+            name: hashlib.sha256(name.encode()).hexdigest()
+            for name in ("adapter_config.json", "adapter_model.safetensors")
+        }
+    )
+    answer = {"alias": "support", "version": 3, "state": "registered", "sha256": digest}
     path = "POST /admin/v1/adapters/support/versions"
     gateway.answers[path] = [httpx.Response(201, json=answer)]
     result = CliRunner().invoke(cli, ["adapters", "add", "support", str(folder)])
-    assert result.output == "support@3  registered  cdcdcdcdcdcd\n"
+    assert result.output == f"support@3  registered  {digest[:12]}\n"
     body = gateway.asked[0][1]
     assert b'filename="adapter_model.safetensors"' in body
     assert b"README" not in body

@@ -81,7 +81,12 @@ def test_a_sound_adapter_is_kept(source: Path, rules: Rules, root: Path, named: 
     assert facts.manifest["target_modules"] == ["q_proj"]
     assert facts.manifest["dataset"] == {"digest": "d"}
     kept = Path(storage.locate(key))
-    assert {path.name for path in kept.iterdir()} == {CONFIG, WEIGHTS, "manifest.json", "files.json"}
+    assert {path.name for path in kept.iterdir()} == {
+        CONFIG,
+        WEIGHTS,
+        "manifest.json",
+        "files.json",
+    }
     assert kept.stat().st_mode & 0o777 == 0o755
     assert all(path.stat().st_mode & 0o777 == 0o444 for path in kept.iterdir())
     assert left_in(root)[0] == "adapters"

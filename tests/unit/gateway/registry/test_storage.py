@@ -149,18 +149,18 @@ def test_a_worker_refuses_another_adapter_under_this_name(
         obstore.copy(objects, f"adapters/{other.sha256}/{name}", f"adapters/{draft.sha256}/{name}")
     listing = f"adapters/{draft.sha256}/{LISTING}"
     obstore.copy(objects, f"adapters/{other.sha256}/{LISTING}", listing)
-    with pytest.raises(worker.AdapterDamaged, match="files.json does not belong there"):
+    with pytest.raises(worker.AdapterDamaged, match=r"files\.json does not belong there"):
         worker.take(worker.open_source(location), draft.sha256)
     obstore.delete(objects, listing)
     obstore.put(objects, listing, b"[]")
-    with pytest.raises(worker.AdapterDamaged, match="files.json cannot be read"):
+    with pytest.raises(worker.AdapterDamaged, match=r"files\.json cannot be read"):
         worker.take(worker.open_source(location), draft.sha256)
 
 
 def test_what_is_not_there_is_another_matter_than_what_is_wrong(
     location: str, worker: ModuleType
 ) -> None:
-    with pytest.raises(worker.AdapterUnavailable, match="files.json cannot be read"):
+    with pytest.raises(worker.AdapterUnavailable, match=r"files\.json cannot be read"):
         worker.take(worker.open_source(location), "0" * 64)
 
 
@@ -188,7 +188,7 @@ class TestBucket:
 
         with monkeypatch.context() as patch:
             patch.setattr(obstore, "put", break_off)
-            with pytest.raises(StorageUnavailable, match="'adapters' cannot be reached.*reset"):
+            with pytest.raises(StorageUnavailable, match=r"'adapters' cannot be reached.*reset"):
                 storage.keep(draft)
         assert len(names(objects)) == 1
         assert not storage.holds(f"adapters/{draft.sha256}")

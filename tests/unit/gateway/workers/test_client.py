@@ -119,6 +119,16 @@ async def test_present_name_with_our_path_is_a_success(admin: VllmAdmin, answers
     await admin.load("a@1-00000001", "/adapters/1")
 
 
+async def test_present_name_with_our_files_elsewhere_is_a_success(
+    admin: VllmAdmin, answers: Answers
+) -> None:
+    digest = "ab" * 32
+    card = {"id": "a@1-abababab", "root": f"/cache/adapters/{digest}", "parent": "base@0"}
+    answers["/v1/load_lora_adapter"] = error("has already been loaded", 400)
+    answers["/v1/models"] = says(200, {"data": [card]})
+    await admin.load("a@1-abababab", f"s3://bucket/loop/adapters/{digest}")
+
+
 async def test_present_name_with_other_files_is_not(admin: VllmAdmin, answers: Answers) -> None:
     answers["/v1/load_lora_adapter"] = error("has already been loaded", 400)
     answers["/v1/models"] = says(200, MODELS)
