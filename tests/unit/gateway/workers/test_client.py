@@ -148,7 +148,7 @@ async def test_refused_load_gives_the_workers_words(
 
 async def test_worker_that_is_starting_is_unreachable(admin: VllmAdmin, answers: Answers) -> None:
     answers["/v1/load_lora_adapter"] = error("starting", 503)
-    with pytest.raises(WorkerUnreachable):
+    with pytest.raises(WorkerUnreachable, match="503 starting"):
         await admin.load("b@1-00000002", "/adapters/2")
 
 
