@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from gateway.errors import Conflict, GatewayError
 from gateway.registry import writes
 from gateway.registry.errors import AliasNotFound, InvalidAdapter, InvalidName, VersionNotFound
+from gateway.registry.receiving import Draft
 from gateway.registry.repository import BASE_ALIAS, BASE_TENANT
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Placement, VersionState
@@ -125,6 +126,27 @@ def test_a_failure_while_recording_leaves_no_files(
             registry.register("default", "support", source)
     assert left_in(storage) == ["adapters"]
     assert registry.register("default", "support", tmp_path / "a").number == 1
+
+
+def test_files_that_a_failing_twin_took_back_are_asked_for_again(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A twin kept them first, failed, and discards them before this one has recorded anything."""
+    keep = registry.storage.keep
+
+    def keep_and_lose(draft: Draft) -> tuple[str, bool]:
+        key, _ = keep(draft)
+        registry.storage.discard(key)
+        return key, False
+
+    source = write_adapter(tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.storage, "keep", keep_and_lose)
+        with pytest.raises(Conflict, match="send them again"):
+            registry.register("default", "support", source)
+    with pytest.raises(AliasNotFound):
+        registry.alias("default", "support")
+    assert registry.register("default", "support", source).number == 1
 
 
 def test_a_failure_spares_files_that_another_version_has(
