@@ -21,13 +21,14 @@ from gateway.registry.keys import Keys
 from gateway.registry.names import check_name
 from gateway.registry.records import AliasDetail, AliasMove, Registered
 from gateway.registry.repository import BASE_ALIAS, BASE_TENANT
+from gateway.registry.serving_options import ServingOptions
 from gateway.registry.snapshot import Alias, Snapshot, Version, VersionState
 from gateway.registry.storage import AdapterStorage, Draft, Source
 from gateway.registry.store import Clock
 from gateway.settings import GatewaySettings
 
 
-class Registry(Keys, Fleet):
+class Registry(Keys, Fleet, ServingOptions):
     """Every operation is one transaction, safe beside other processes, and blocks: use threads.
 
     Any of them raises `StoreUnavailable` when the database does not answer. `prepare` comes first,
@@ -368,7 +369,7 @@ class Registry(Keys, Fleet):
         return found
 
     def latest_moves(self, tenant: str, name: str, most: int) -> tuple[AliasMove, ...]:
-        """Give the end of an alias's record, newest first. Raises `AliasNotFound`."""
+        """Give an alias's latest moves, newest first. Raises `AliasNotFound`."""
         with self._read() as connection:
             return details.latest_moves(connection, self._alias(connection, tenant, name), most)
 
