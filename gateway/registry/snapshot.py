@@ -112,12 +112,11 @@ class AliasOptions:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> AliasOptions:
         """Make the options again of what was `given`."""
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in given.items()
-            }
-        )
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in given.items()
+        }
+        return cls(**values)
 
 
 NO_OPTIONS = AliasOptions()

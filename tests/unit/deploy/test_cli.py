@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -233,3 +234,47 @@ def test_usage_is_a_table_or_csv(gateway: Gateway) -> None:
     assert CliRunner().invoke(cli, ["usage", "--csv"]).output == "day,alias\n"
     assert gateway.queries[-1] == {"format": "csv"}
     assert CliRunner().invoke(cli, ["usage", "--since", "yesterday"]).exit_code == 2
+
+
+OPTIONS = "/admin/v1/adapters/support/options"
+
+
+def test_options_are_shown_changed_and_cleared(gateway: Gateway, tmp_path: Path) -> None:
+    held = {"temperature": 0.5, "seed": 1, "stop": None, "fallback": ["base"]}
+    gateway.answers[f"GET {OPTIONS}"] = [httpx.Response(200, json=held)]
+    gateway.answers[f"PUT {OPTIONS}"] = [httpx.Response(200, json={"temperature": 0.2})]
+    run = CliRunner().invoke
+    shown = run(cli, ["adapters", "options", "support"])
+    assert shown.output == '  temperature = 0.5\n  seed = 1\n  fallback = ["base"]\n'
+    assert len(gateway.asked) == 1
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("Be kind.", encoding="utf-8")
+    changes = ["--set", "temperature=0.2", "--set", "stop=END", "--set", "seed=null"]
+    more = ["--system-prompt", str(prompt), "--fallback", "support@3", "--fallback", "base"]
+    changed = run(cli, ["adapters", "options", "support", *changes, *more])
+    assert changed.output == "  temperature = 0.2\n"
+    assert json.loads(gateway.asked[-1][1]) == {
+        "temperature": 0.2,
+        "seed": None,
+        "stop": "END",
+        "fallback": ["support@3", "base"],
+        "system_prompt": "Be kind.",
+    }
+    run(cli, ["adapters", "options", "support", "--clear", "--set", "seed=2"])
+    assert json.loads(gateway.asked[-1][1]) == {"seed": 2}
+    wrong = run(cli, ["adapters", "options", "support", "--set", "seed"])
+    assert (wrong.exit_code, "NAME=VALUE" in wrong.output) == (2, True)
+
+
+def test_a_merge_names_its_mistakes(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = CliRunner().invoke
+    base = ["adapters", "merge", "support@1", "support@2", "--into", "both", "--weights"]
+    for weights, said in (("1", "2 versions take 2 weights"), ("a,b", "separated by commas")):
+        result = run(cli, [*base, weights])
+        assert result.exit_code != 0
+        assert said in result.output
+    monkeypatch.setattr("deploy.compose.model_path", lambda config: None)
+    assert "ADAPTERLOOP_MODEL" in run(cli, [*base, "1,1"]).output
+    monkeypatch.setattr("deploy.compose.model_path", lambda config: Path("tiny"))
+    gateway.answers["GET /admin/v1/adapters/support"] = [alias("candidate")]
+    assert "support@1: name a version as support@N; there are 2" in run(cli, [*base, "1,1"]).output
