@@ -73,10 +73,10 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True):
     fallback: Fallback | None = None
 
 
-def model_of(capture: Mapping[str, Any]) -> str:
+def model_of(capture: Mapping[Any, Any]) -> str:
     """Name the version that gave an answer, by the capture's columns: `support@3`."""
     fallback = capture.get("fallback")
-    return fallback["answered"] if fallback else f"{capture['alias']}@{capture['version']}"
+    return str(fallback["answered"]) if fallback else f"{capture['alias']}@{capture['version']}"
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True):

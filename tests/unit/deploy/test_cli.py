@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -264,6 +265,43 @@ def test_options_are_shown_changed_and_cleared(gateway: Gateway, tmp_path: Path)
     assert json.loads(gateway.asked[-1][1]) == {"seed": 2}
     wrong = run(cli, ["adapters", "options", "support", "--set", "seed"])
     assert (wrong.exit_code, "NAME=VALUE" in wrong.output) == (2, True)
+
+
+def test_a_merge_fetches_the_files_and_registers_the_result(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.compose.model_path", lambda config: Path("tiny"))
+    files = {"adapter_config.json": {}, "adapter_model.safetensors": {}}
+    for number in (1, 2):
+        version = {"version": number, "sha256": f"{number:064x}", "manifest": {"files": files}}
+        path = f"/admin/v1/adapters/a{number}"
+        found = {"alias": f"a{number}", "versions": [version]}
+        gateway.answers[f"GET {path}"] = [httpx.Response(200, json=found)]
+        for name in files:
+            content = f"{name} of {number}".encode()
+            file = f"GET {path}/versions/{number}/files/{name}"
+            gateway.answers[file] = [httpx.Response(200, content=content)]
+    made = {"version": 1, "state": "registered", "sha256": "f" * 64}
+    gateway.answers["POST /admin/v1/adapters/both/versions"] = [httpx.Response(201, json=made)]
+
+    def merged(base: Path, sources: list[Any], plan: Any, alias: str, out: Path) -> float:
+        assert [(s.model, s.weight) for s in sources] == [("a1@1", 0.7), ("a2@2", 0.3)]
+        assert (plan.method, plan.density, plan.seed) == ("dare_ties", 0.4, 7)
+        out.mkdir()
+        weights = b" + ".join(
+            (source.folder / "adapter_model.safetensors").read_bytes() for source in sources
+        )
+        (out / "adapter_model.safetensors").write_bytes(weights)
+        return 0.876
+
+    monkeypatch.setattr("trainer.merge.merge", merged)
+    how = ["--weights", "0.7,0.3", "--method", "dare_ties", "--density", "0.4", "--into", "both"]
+    result = CliRunner().invoke(cli, ["adapters", "merge", "a1@1", "a2@2", *how])
+    assert result.exit_code == 0, result.output
+    assert "87.6%" in result.output
+    assert "both@1  registered" in result.output
+    sent = gateway.asked[-1][1]
+    assert b"adapter_model.safetensors of 1 + adapter_model.safetensors of 2" in sent
 
 
 def test_a_merge_names_its_mistakes(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
