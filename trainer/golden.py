@@ -61,8 +61,8 @@ def evaluate_once(
     """Give a version's evaluation on the alias's golden set, and the digest it is kept under.
 
     `model` is `support@3` or `base`. It is measured only where it is not kept yet: by the same
-    weights, options of the alias, golden set and decoding. `check` is called while it runs, and may raise to end it.
-    Raises `TrainerError`.
+    weights, options of the alias, golden set and decoding. `check` is called while it runs, and may
+    raise to end it. Raises `TrainerError`.
     """
     golden, digest = read_golden(client, alias)
     settings = here.settings.evaluation
