@@ -38,6 +38,10 @@ class AdminApi:
         """PUT below /admin/v1 what is not JSON."""
         return self._send("PUT", path, content=content)
 
+    def replace(self, path: str, body: Mapping[str, Any]) -> Any:
+        """PUT JSON below /admin/v1."""
+        return self._send("PUT", path, json=body)
+
     def text(self, path: str, query: Mapping[str, str] | None = None) -> str:
         """GET below /admin/v1 what is not JSON."""
         return self._response("GET", path, params=query).text

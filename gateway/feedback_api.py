@@ -15,7 +15,7 @@ from starlette.routing import Route
 from feedback.desk import Desk, feedback_id
 from feedback.errors import FeedbackError
 from feedback.store import Answered
-from feedback.types import Feedback, Rating
+from feedback.types import Feedback, Rating, model_of
 from gateway.errors import (
     Conflict,
     GatewayError,
@@ -97,8 +97,8 @@ class _FeedbackApi:
             return Response(status_code=499)
         asked = decode(_request, body)
         alias = self._alias_of(asked.response_id, key)
-        if alias == BASE_ALIAS:
-            # Other aliases may lead to the base: the policy of the one that was called holds.
+        if alias == BASE_ALIAS or self._stands_in(alias, key.tenant):
+            # Another alias may have led there: the policy of the one that was called holds.
             alias = await self._desk.alias_of(key.tenant, asked.response_id) or alias
         _check_sees(key, alias)
         feedback = self._feedback(asked, key, alias, _idempotency_key(request))
@@ -149,6 +149,15 @@ class _FeedbackApi:
             raise FeedbackAnswerNotFound
         versions = self._serving.keeper.snapshot.versions.values()
         return next((version.alias for version in versions if version.id == version_id), "")
+
+    def _stands_in(self, alias: str, tenant: str) -> bool:
+        """Whether an alias is a fallback of others."""
+        return any(
+            entry.partition("@")[0] == alias
+            for other in self._serving.keeper.snapshot.aliases.values()
+            if other.tenant == tenant and other.name != alias
+            for entry in other.options.fallback
+        )
 
     def _feedback(
         self, asked: FeedbackRequest, key: Key, alias: str, idempotency_key: str | None
@@ -209,7 +218,8 @@ def _summary(response_id: str, known: Answered, is_old: bool) -> dict[str, Any]:
     order = ("block", "redact", "flag", "annotate")
     return summary | {
         "status": "linked",
-        "model": f"{capture['alias']}@{capture['version']}",
+        "model": model_of(capture),
+        "fallback_from": (capture["fallback"] or {}).get("wanted"),
         "created": int(capture["started"]),
         "outcome": capture["outcome"],
         "confidence": capture["confidence_mean"],

@@ -69,6 +69,9 @@ class Timeouts(_Frozen):
     first_byte: float = Field(120.0, gt=0)
     idle: float = Field(60.0, gt=0)
     worker_wait: float = Field(10.0, ge=0, description="for a worker to come back, before 503")
+    fallback_wait: float = Field(
+        1.0, ge=0, description="for each fallback, and for a version that one could stand in for"
+    )
 
 
 class WorkerSettings(_Frozen):

@@ -222,7 +222,7 @@ class AliasOut(Told):
 
 
 class MoveOut(Told):
-    """One move of an alias."""
+    """One line of an alias's record; `options` moves no version."""
 
     kind: str
     from_version: int | None
@@ -259,10 +259,11 @@ class AliasSummaryOut(AliasOut):
 
 
 class AliasDetailOut(AliasOut):
-    """An alias, its versions with all that is known of them, and its moves, oldest first."""
+    """An alias, its versions with all that is known of them, and its record, oldest first."""
 
     versions: list[VersionDetailOut]
     events: list[MoveOut]
+    options: dict[str, Any] = Field(description="what it brings along, as far as it is set")
 
     @classmethod
     def full(cls, detail: AliasDetail) -> AliasDetailOut:
@@ -270,7 +271,8 @@ class AliasDetailOut(AliasOut):
         return cls(
             **AliasOut.of(detail.alias).model_dump(),
             versions=[VersionDetailOut.full(found) for found in detail.versions],
-            events=[MoveOut.of(move) for move in detail.moves],
+            options=detail.alias.options.given,
+            events=[MoveOut.of(line) for line in detail.record],
         )
 
 

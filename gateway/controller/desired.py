@@ -58,12 +58,13 @@ class Step:
 def desired(snapshot: Snapshot, room: int) -> tuple[Version, ...]:
     """The versions that every worker should hold, the most needed first, at most `room`.
 
-    Aliases' stable versions come first, then candidates of rollouts, then previous versions (so
-    that a rollback is warm), then the rest, newest first.
+    Aliases' stable versions come first, then candidates of rollouts, then fallbacks, then previous
+    versions (so that a rollback is warm), then the rest, newest first.
     """
     aliases = snapshot.aliases.values()
     ranked: list[Version | None] = [alias.stable for alias in aliases]
     ranked += [alias.candidate for alias in aliases]
+    ranked += [version for alias in aliases for version in snapshot.fallbacks(alias)]
     ranked += [alias.previous for alias in aliases]
     ranked += sorted(snapshot.versions.values(), key=attrgetter("id"), reverse=True)
     unique = {

@@ -6,7 +6,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, or_, select
 
-from gateway.registry.records import AliasDetail, AliasMove, Seen, StateChange, VersionDetail
+from gateway.registry.records import (
+    OPTIONS,
+    AliasDetail,
+    AliasMove,
+    Seen,
+    StateChange,
+    VersionDetail,
+)
 from gateway.registry.repository import (
     BASE_TENANT,
     Locate,
@@ -33,7 +40,7 @@ def alias_names(connection: Connection, tenant: str) -> tuple[str, ...]:
 
 
 def describe(connection: Connection, alias: Alias, locate: Locate = str) -> AliasDetail:
-    """Give an alias with its versions and moves, oldest first."""
+    """Give an alias with its versions and its record, oldest first."""
     mine = (VERSIONS.c.tenant == alias.tenant, VERSIONS.c.alias == alias.name)
     rows = connection.execute(select(VERSIONS).where(*mine).order_by(VERSIONS.c.number)).all()
     events = _events(connection, mine)
@@ -50,7 +57,7 @@ def describe(connection: Connection, alias: Alias, locate: Locate = str) -> Alia
             )
             for row in rows
         ),
-        _moves(connection, alias),
+        _record(connection, alias),
     )
 
 
@@ -84,12 +91,16 @@ def _seen(connection: Connection, mine: tuple[Any, ...]) -> dict[int, list[Seen]
 
 
 def latest_moves(connection: Connection, alias: Alias, most: int) -> tuple[AliasMove, ...]:
-    """Give the end of an alias's record, newest first, without reading all of it."""
-    query = _move_query(alias).order_by(ALIAS_EVENTS.c.id.desc()).limit(most)
+    """Give an alias's latest moves, newest first, without reading all of its record.
+
+    New options are none: whoever drives a rollout goes by its newest move.
+    """
+    moves = _move_query(alias).where(ALIAS_EVENTS.c.kind != OPTIONS)
+    query = moves.order_by(ALIAS_EVENTS.c.id.desc()).limit(most)
     return tuple(_move_of(row) for row in connection.execute(query))
 
 
-def _moves(connection: Connection, alias: Alias) -> tuple[AliasMove, ...]:
+def _record(connection: Connection, alias: Alias) -> tuple[AliasMove, ...]:
     query = _move_query(alias).order_by(ALIAS_EVENTS.c.id)
     return tuple(_move_of(row) for row in connection.execute(query))
 

@@ -63,7 +63,7 @@ class ObjectStorage:
 
     def keep(self, draft: Draft) -> tuple[str, bool]:
         """Upload what is not there in its size, the listing last."""
-        key = key_of(draft)
+        key = key_of(draft.sha256)
         with self._reaching():
             there = self._there(key)
             for name, file in draft.files.items():
@@ -89,6 +89,11 @@ class ObjectStorage:
             young = datetime.now(UTC) - _STALE / 2
             found = {name: meta for name, meta in found.items() if meta["last_modified"] > young}
         return {name: meta["size"] for name, meta in found.items()}
+
+    def read(self, key: str, name: str) -> Iterator[bytes]:
+        with self._reaching():
+            found = obstore.get(self._store, f"{key}/{name}")
+        return map(bytes, found.stream())
 
     def locate(self, key: str) -> str:
         return f"{self._url}/{key}"

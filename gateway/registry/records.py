@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.registry.snapshot import Alias, Key, Placement, Version, VersionState
@@ -11,6 +11,8 @@ from gateway.registry.snapshot import Alias, Key, Placement, Version, VersionSta
 LIVE_GATEWAY_S = 15.0
 ROLES = ("app", "reviewer", "trainer", "admin")
 PURPOSES = ("serve", "evaluation")
+OPTIONS = "options"
+"""The kind of a line in an alias's record that tells of new options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,10 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True)
 class AliasMove:
-    """One line of an alias's append-only record: `kind` is promote, rollback or rollout."""
+    """One line of an alias's append-only record.
+
+    `kind` is promote, rollback or rollout; or options, which moves no version.
+    """
 
     kind: str
     from_version: int | None
@@ -115,11 +120,16 @@ class VersionDetail:
 
 @dataclass(frozen=True, slots=True)
 class AliasDetail:
-    """An alias with its versions, oldest first, and its moves, oldest first."""
+    """An alias with its versions, oldest first, and the lines of its record, oldest first."""
 
     alias: Alias
     versions: tuple[VersionDetail, ...] = ()
-    moves: tuple[AliasMove, ...] = field(default=())
+    record: tuple[AliasMove, ...] = ()
+
+    @property
+    def moves(self) -> tuple[AliasMove, ...]:
+        """What moved versions: the record without new options."""
+        return tuple(line for line in self.record if line.kind != OPTIONS)
 
 
 def unloadable(version: Version, gateways: Iterable[GatewayBeat]) -> bool:

@@ -10,7 +10,10 @@ from sqlalchemy import Connection, Row, Select, and_, exists, func, or_, select
 
 from gateway.registry.records import GatewayBeat, KeyInfo, WorkerStatus
 from gateway.registry.snapshot import (
+    NO_OPTIONS,
+    SHARED,
     Alias,
+    AliasOptions,
     Effect,
     Key,
     KeyLimits,
@@ -30,7 +33,7 @@ from gateway.registry.tables import (
     WORKERS,
 )
 
-BASE_TENANT = "*"
+BASE_TENANT = SHARED
 BASE_ALIAS = "base"
 
 Locate = Callable[[str], str]
@@ -230,6 +233,7 @@ def alias_of(row: Row[Any], versions: Mapping[int, Version]) -> Alias:
         candidate=versions.get(row.candidate_version_id),
         weight=row.weight,
         created=int(row.created_at),
+        options=AliasOptions.of(row.options) if row.options else NO_OPTIONS,
     )
 
 

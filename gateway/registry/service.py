@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from gateway.registry.names import check_name
 from gateway.registry.receiving import Draft, Source
 from gateway.registry.records import AliasDetail, AliasMove, Registered
 from gateway.registry.repository import BASE_ALIAS, BASE_TENANT
+from gateway.registry.serving_options import ServingOptions
 from gateway.registry.snapshot import Alias, Snapshot, Version, VersionState
-from gateway.registry.storage import AdapterStorage, open_storage
+from gateway.registry.storage import AdapterStorage, key_of, open_storage
 from gateway.registry.store import Clock
 from gateway.settings import GatewaySettings
 
 
-class Registry(Keys, Fleet):
+class Registry(Keys, Fleet, ServingOptions):
     """Every operation is one transaction, safe beside other processes, and blocks: use threads.
 
     Any of them raises `StoreUnavailable` when the database does not answer. `prepare` comes first,
@@ -219,6 +220,10 @@ class Registry(Keys, Fleet):
             raise VersionNotFound
         return manifest
 
+    def read_file(self, version: Version, name: str) -> Iterator[bytes]:
+        """Give a file that a version's manifest names, in parts. Raises `StorageUnavailable`."""
+        return self._storage.read(key_of(version.sha256), name)
+
     def set_state(
         self, version_id: int, state: VersionState, reason: str = "", actor: str = ""
     ) -> Version:
@@ -372,7 +377,7 @@ class Registry(Keys, Fleet):
         return found
 
     def latest_moves(self, tenant: str, name: str, most: int) -> tuple[AliasMove, ...]:
-        """Give the end of an alias's record, newest first. Raises `AliasNotFound`."""
+        """Give an alias's latest moves, newest first. Raises `AliasNotFound`."""
         with self._read() as connection:
             return details.latest_moves(connection, self._alias(connection, tenant, name), most)
 

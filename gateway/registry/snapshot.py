@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 
 class VersionState(StrEnum):
@@ -28,6 +29,9 @@ class Effect(StrEnum):
     UNDECIDABLE = "undecidable"
 
 
+SHARED = "*"
+"""The tenant of what belongs to all: the base model."""
+CALLABLE = frozenset({VersionState.CANDIDATE, VersionState.SERVING})
 _ROUTABLE = (Effect.EFFECTIVE, Effect.UNDECIDABLE)
 
 
@@ -67,8 +71,60 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class AliasOptions:
+    """What an alias brings along to each call; None leaves it to client and worker.
+
+    The first twelve are defaults of the request's fields. `fallback` names who answers, in this
+    order, where the alias's own version cannot: `support@3`, `base`, another alias.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: str | tuple[str, ...] | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    system_prompt: str | None = None
+    fallback: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that are set, as JSON has them."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values
+            if value not in (None, ())
+        }
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The defaults that are set, by the request's fields."""
+        given = self.given
+        return {name: given[name] for name in given.keys() - {"system_prompt", "fallback"}}
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> AliasOptions:
+        """Make the options again of what was `given`."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in given.items()
+        }
+        return cls(**values)
+
+
+NO_OPTIONS = AliasOptions()
+
+
+@dataclass(frozen=True, slots=True)
 class Alias:
-    """A name that apps call, and where it leads.
+    """A name that apps call, where it leads, and what it brings along.
 
     `stable` is None while nothing has been promoted. With a rollout, `candidate` gets `weight`
     (0..1) of the callers.
@@ -81,6 +137,7 @@ class Alias:
     candidate: Version | None = None
     weight: float = 0.0
     created: int = 0
+    options: AliasOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,3 +214,19 @@ class Snapshot:
     placements: Mapping[int, tuple[Placement, ...]] = field(
         default_factory=lambda: MappingProxyType({})
     )
+
+    def fallbacks(self, alias: Alias) -> tuple[Version, ...]:
+        """The versions that may answer in an alias's place, in order.
+
+        Another alias stands for its stable version. What has ended meanwhile, or leads nowhere
+        yet, is left out.
+        """
+        found = (self._named(alias.tenant, entry) for entry in alias.options.fallback)
+        return tuple(v for v in found if v is not None and v.state in CALLABLE and not v.draining)
+
+    def _named(self, tenant: str, entry: str) -> Version | None:
+        name, pinned, number = entry.partition("@")
+        alias = self.aliases.get((tenant, name)) or self.aliases.get((SHARED, name))
+        if alias is None or not pinned:
+            return alias.stable if alias is not None else None
+        return self.versions.get((alias.tenant, name, int(number)))

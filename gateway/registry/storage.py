@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+from gateway.registry.errors import StorageUnavailable
 from gateway.registry.receiving import LISTING, MAX_BYTES, Draft, Source, receive, sweep_received
+
+_CHUNK = 1024 * 1024
 
 
 class AdapterStorage(Protocol):
@@ -42,6 +46,10 @@ class AdapterStorage(Protocol):
         """Whether files are kept under this key."""
         ...
 
+    def read(self, key: str, name: str) -> Iterator[bytes]:
+        """Give a kept file in parts."""
+        ...
+
     def locate(self, key: str) -> str:
         """Give the path or URL that workers are told, from what the database holds."""
         ...
@@ -64,9 +72,9 @@ def open_storage(location: str | Path, max_bytes: int = MAX_BYTES) -> AdapterSto
     return FolderStorage(Path(location), max_bytes)
 
 
-def key_of(draft: Draft) -> str:
-    """Give where a draft's files are kept, as the database holds it."""
-    return f"adapters/{draft.sha256}"
+def key_of(sha256: str) -> str:
+    """Give where the files of this digest are kept, as the database holds it."""
+    return f"adapters/{sha256}"
 
 
 class FolderStorage:
@@ -83,7 +91,7 @@ class FolderStorage:
 
     def keep(self, draft: Draft) -> tuple[str, bool]:
         """Rename the draft's folder to its place."""
-        key = key_of(draft)
+        key = key_of(draft.sha256)
         target = self._root / key
         target.parent.mkdir(exist_ok=True)
         if target.is_dir():
@@ -105,6 +113,13 @@ class FolderStorage:
     def holds(self, key: str) -> bool:
         return (self._root / key).is_dir()
 
+    def read(self, key: str, name: str) -> Iterator[bytes]:
+        try:
+            stream = (self._root / key / name).open("rb")
+        except OSError as error:
+            raise StorageUnavailable(f"The file {name} of {key} cannot be read.") from error
+        return _parts(stream)
+
     def locate(self, key: str) -> str:
         return str(self._root / key)
 
@@ -113,6 +128,12 @@ class FolderStorage:
 
     def sweep(self) -> None:
         sweep_received(self._root)
+
+
+def _parts(stream: BinaryIO) -> Iterator[bytes]:
+    with stream:
+        while part := stream.read(_CHUNK):
+            yield part
 
 
 def _write(path: Path, content: bytes) -> None:

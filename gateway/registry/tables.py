@@ -111,6 +111,7 @@ class AliasRow(Base):
     candidate_version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     weight: Mapped[float]
     created_at: Mapped[float]
+    options: Mapped[dict[str, Any] | None]
 
 
 class VersionEvent(Base):
@@ -128,7 +129,7 @@ class VersionEvent(Base):
 
 
 class AliasEvent(Base):
-    """A move of an alias (promote, rollback, rollout); append-only."""
+    """A move of an alias (promote, rollback, rollout), or new options of it; append-only."""
 
     __tablename__ = "alias_events"
 

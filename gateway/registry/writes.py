@@ -154,6 +154,12 @@ def move_alias(
     )
 
 
+def set_options(connection: Connection, alias_id: int, given: Mapping[str, Any]) -> None:
+    """Replace what an alias brings along."""
+    statement = update(ALIASES).where(ALIASES.c.id == alias_id)
+    connection.execute(statement.values(options=dict(given) or None))
+
+
 def record_move(connection: Connection, values: Mapping[str, Any]) -> None:
     """Add a line to an alias's record."""
     connection.execute(insert(ALIAS_EVENTS).values(**values))

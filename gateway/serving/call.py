@@ -66,11 +66,16 @@ class Call:
 
 @dataclass(slots=True)
 class Draft:
-    """The record of a call while it is being made; mutable, and owned by one request."""
+    """The record of a call while it is being made; mutable, and owned by one request.
+
+    `version` answers: the one that was `wanted`, which is None then, or one of its `fallbacks`.
+    """
 
     call: Call
     version: Version
     id: str
+    fallbacks: list[Version] = field(default_factory=list)
+    wanted: Version | None = None
     started: float = field(default_factory=time.time)
     clock: float = field(default_factory=time.monotonic)
     first_token: float | None = None
@@ -117,6 +122,13 @@ class Draft:
     def tries(self, target: Target, turn: Turn) -> None:
         """Note the worker that is asked now; what another one said before is void."""
         self.target, self.turn = target, turn
+
+    def falls_back(self, version: Version, response_id: str) -> None:
+        """Let another version answer; what workers said under the one before is void."""
+        self.wanted = self.wanted or self.version
+        self.version, self.id = version, response_id
+        self.target = self.turn = self.first_token = None
+        self.refusals = 0
 
     @property
     def elapsed(self) -> float:

@@ -91,13 +91,16 @@ class ServingEndpoint(Endpoint):
         call = await self._read(scope, receive, request_id)
         with self._serving.admitted():
             draft = begin(call, self._serving.deps)
-            headers.append((b"x-adapter-version", draft.model.encode()))
             likely = call.likely_tokens
-            async with self._serving.granted(call.key, likely, headers, lambda: draft.tokens):
-                if call.stream:
-                    await self._stream(draft, scope, send, headers)
-                else:
-                    await self._unary(draft, scope, send, headers)
+            try:
+                async with self._serving.granted(call.key, likely, headers, lambda: draft.tokens):
+                    if call.stream:
+                        await self._stream(draft, scope, send, headers)
+                    else:
+                        await self._unary(draft, scope, send, headers)
+            except GatewayError:
+                headers += _versions(draft)
+                raise
 
     async def _read(self, scope: Scope, receive: Receive, request_id: str) -> Call:
         key = self.caller(scope)
@@ -130,19 +133,20 @@ class ServingEndpoint(Endpoint):
             await complete(draft, self._serving.deps, collect)
         body = self._form.writer(draft).unary(collected)
         self._serving.metrics.answered(draft)
-        await send_json(send, body, [*headers, *_verdicts(draft)])
+        await send_json(send, body, [*headers, *_versions(draft), *_verdicts(draft)])
 
     async def _stream(self, draft: Draft, scope: Scope, send: Send, headers: list[Header]) -> None:
-        writer = self._form.writer(draft)
-        started = False
+        writer: base.Writer | None = None
 
         async def forward(events: list[Event]) -> None:
-            nonlocal started
+            nonlocal writer
             data = b""
-            if not started:
-                # Not before the first event: until then a failure has a status of its own.
-                await start(send, 200, [*_SSE, *headers])
-                data, started = writer.opening(), True
+            if writer is None:
+                # Not before the first event: until then a failure has a status of its own, and
+                # another version may answer.
+                writer = self._form.writer(draft)
+                await start(send, 200, [*_SSE, *headers, *_versions(draft)])
+                data = writer.opening()
             data += b"".join([writer.event(event) for event in events])
             if data:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
@@ -150,14 +154,22 @@ class ServingEndpoint(Endpoint):
         try:
             with cancelled_when_gone(scope):
                 await complete(draft, self._serving.deps, forward)
-            last = writer.closing()
+            last = writer.closing() if writer is not None else b""
         except GatewayError as error:
-            if not started:
+            if writer is None:
                 raise
             logger.warning("stream %s broke off: %s", draft.id, error)
             last = writer.failure(error)
         self._serving.metrics.answered(draft)
         await send({"type": "http.response.body", "body": last})
+
+
+def _versions(draft: Draft) -> list[Header]:
+    """Tell which version answers, and in whose place where it is a fallback."""
+    headers = [(b"x-adapter-version", draft.model.encode())]
+    if draft.wanted is not None:
+        headers.append((b"x-fallback-from", draft.wanted.model.encode()))
+    return headers
 
 
 def _verdicts(draft: Draft) -> list[Header]:

@@ -52,6 +52,7 @@ class Metrics:
         self._requests: Counter[tuple[str, int]] = Counter()
         self._tokens: Counter[tuple[str, str]] = Counter()
         self._guarded: Counter[tuple[str, str]] = Counter()
+        self._fallbacks: Counter[tuple[str, str]] = Counter()
         self._seconds: dict[str, _Seconds] = {}
 
     def request(self, route: str, status: int) -> None:
@@ -64,7 +65,9 @@ class Metrics:
         self._observe(route, seconds)
 
     def answered(self, draft: Draft) -> None:
-        """Count an answer's tokens, time and guard decisions."""
+        """Count an answer's tokens, time and guard decisions, and in whose place it was given."""
+        if draft.wanted is not None:
+            self._fallbacks[draft.wanted.model, draft.model] += 1
         if draft.turn is not None:
             usage = draft.turn.total
             self._tokens[draft.model, "prompt"] += usage.prompt_tokens
@@ -97,6 +100,13 @@ class Metrics:
         )
         for labels, count in self._guarded.items():
             guarded.add_metric(labels, count)
+        fallbacks = CounterMetricFamily(
+            "adapterloop_fallbacks",
+            "Answers that another version gave",
+            labels=["wanted", "answered"],
+        )
+        for models, count in self._fallbacks.items():
+            fallbacks.add_metric(models, count)
         seconds = HistogramMetricFamily(
             "adapterloop_answer_seconds", "Seconds from request to end of answer", labels=["route"]
         )
@@ -106,7 +116,7 @@ class Metrics:
         for fate, number in outbox.items():
             waiting.add_metric([fate], number)
         now = GaugeMetricFamily("adapterloop_in_flight", "Calls now", value=in_flight)
-        return [requests, tokens, guarded, seconds, waiting, now]
+        return [requests, tokens, guarded, fallbacks, seconds, waiting, now]
 
 
 _REQUEST = ["route", "status"]

@@ -6,10 +6,15 @@ import hashlib
 import random
 
 from gateway.errors import ModelNotFound, NoWorker
-from gateway.registry.snapshot import Alias, Key, Snapshot, Version, VersionState
-
-_CALLABLE = frozenset({VersionState.CANDIDATE, VersionState.SERVING})
-SHARED = "*"
+from gateway.registry.snapshot import (
+    CALLABLE,
+    SHARED,
+    Alias,
+    Key,
+    Snapshot,
+    Version,
+    VersionState,
+)
 
 
 def alias_of(model: str, key: Key, snapshot: Snapshot) -> Alias:
@@ -53,7 +58,7 @@ def _pinned(model: str, alias: Alias, number: str, snapshot: Snapshot) -> Versio
         version = snapshot.versions.get((alias.tenant, alias.name, int(number)))
     if version is None or version.draining:
         raise _unknown(model)
-    if version.is_base or version.state in _CALLABLE:
+    if version.is_base or version.state in CALLABLE:
         return version
     if version.state in (VersionState.REGISTERED, VersionState.VERIFYING):
         raise NoWorker(f"The model '{model}' is being loaded and verified: try again shortly.")

@@ -72,6 +72,16 @@ class Router:
                     f"No worker that serves '{version.model}' is ready: try again shortly."
                 )
 
+    def ready(self, version: Version) -> bool:
+        """Whether a call to the version could go out now."""
+        return self._pick(version, "", {}) is not None
+
+    def expects(self, version: Version) -> bool:
+        """Whether waiting may help: a worker was proven for the version, or it is being loaded."""
+        placed = any(placement.routable for placement in self._placements(version))
+        loading = any(version_id == version.id for _, version_id in self._loading)
+        return version.is_base or placed or loading
+
     def begin(self, target: Target) -> None:
         """Count a call that goes out; `end` must follow."""
         self.per_worker[target.worker.name] += 1

@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import GatewayError, GuardsUnavailable, InvalidRequest
-from gateway.registry.snapshot import Alias, Key, Version
+from gateway.registry.snapshot import SHARED, Alias, Key, Version
 from gateway.serving.http import ClientGone, Header, read_body
 from gateway.serving.ids import mint
 from gateway.serving.readiness import Readiness
 from gateway.serving.requests import RequestStruct, decode
-from gateway.serving.resolve import SHARED, alias_of, resolve
+from gateway.serving.resolve import alias_of, resolve
 from gateway.serving.state import Serving
 from guardrails.errors import GuardUnavailable
 from guardrails.moderation import moderate

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -241,3 +243,85 @@ def test_usage_is_a_table_or_csv(gateway: Gateway) -> None:
     assert CliRunner().invoke(cli, ["usage", "--csv"]).output == "day,alias\n"
     assert gateway.queries[-1] == {"format": "csv"}
     assert CliRunner().invoke(cli, ["usage", "--since", "yesterday"]).exit_code == 2
+
+
+OPTIONS = "/admin/v1/adapters/support/options"
+
+
+def test_options_are_shown_changed_and_cleared(gateway: Gateway, tmp_path: Path) -> None:
+    held = {"temperature": 0.5, "seed": 1, "stop": None, "fallback": ["base"]}
+    gateway.answers[f"GET {OPTIONS}"] = [httpx.Response(200, json=held)]
+    gateway.answers[f"PUT {OPTIONS}"] = [httpx.Response(200, json={"temperature": 0.2})]
+    run = CliRunner().invoke
+    shown = run(cli, ["adapters", "options", "support"])
+    assert shown.output == '  temperature = 0.5\n  seed = 1\n  fallback = ["base"]\n'
+    assert len(gateway.asked) == 1
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("Be kind.", encoding="utf-8")
+    changes = ["--set", "temperature=0.2", "--set", "stop=END", "--set", "seed=null"]
+    more = ["--system-prompt", str(prompt), "--fallback", "support@3", "--fallback", "base"]
+    changed = run(cli, ["adapters", "options", "support", *changes, *more])
+    assert changed.output == "  temperature = 0.2\n"
+    assert json.loads(gateway.asked[-1][1]) == {
+        "temperature": 0.2,
+        "seed": None,
+        "stop": "END",
+        "fallback": ["support@3", "base"],
+        "system_prompt": "Be kind.",
+    }
+    run(cli, ["adapters", "options", "support", "--clear", "--set", "seed=2"])
+    assert json.loads(gateway.asked[-1][1]) == {"seed": 2}
+    wrong = run(cli, ["adapters", "options", "support", "--set", "seed"])
+    assert (wrong.exit_code, "NAME=VALUE" in wrong.output) == (2, True)
+
+
+def test_a_merge_fetches_the_files_and_registers_the_result(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.compose.model_path", lambda config: Path("tiny"))
+    files = {"adapter_config.json": {}, "adapter_model.safetensors": {}}
+    for number in (1, 2):
+        version = {"version": number, "sha256": f"{number:064x}", "manifest": {"files": files}}
+        path = f"/admin/v1/adapters/a{number}"
+        found = {"alias": f"a{number}", "versions": [version]}
+        gateway.answers[f"GET {path}"] = [httpx.Response(200, json=found)]
+        for name in files:
+            content = f"{name} of {number}".encode()
+            file = f"GET {path}/versions/{number}/files/{name}"
+            gateway.answers[file] = [httpx.Response(200, content=content)]
+    both = b"adapter_model.safetensors of 1 + adapter_model.safetensors of 2"
+    digest = digest_of({"adapter_model.safetensors": hashlib.sha256(both).hexdigest()})
+    made = {"version": 1, "state": "registered", "sha256": digest}
+    gateway.answers["POST /admin/v1/adapters/both/versions"] = [httpx.Response(201, json=made)]
+
+    def merged(base: Path, sources: list[Any], plan: Any, alias: str, out: Path) -> float:
+        assert [(s.model, s.weight) for s in sources] == [("a1@1", 0.7), ("a2@2", 0.3)]
+        assert (plan.method, plan.density, plan.seed) == ("dare_ties", 0.4, 7)
+        out.mkdir()
+        weights = b" + ".join(
+            (source.folder / "adapter_model.safetensors").read_bytes() for source in sources
+        )
+        (out / "adapter_model.safetensors").write_bytes(weights)
+        return 0.876
+
+    monkeypatch.setattr("trainer.merge.merge", merged)
+    how = ["--weights", "0.7,0.3", "--method", "dare_ties", "--density", "0.4", "--into", "both"]
+    result = CliRunner().invoke(cli, ["adapters", "merge", "a1@1", "a2@2", *how])
+    assert result.exit_code == 0, result.output
+    assert "87.6%" in result.output
+    assert "both@1  registered" in result.output
+    assert both in gateway.asked[-1][1]
+
+
+def test_a_merge_names_its_mistakes(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = CliRunner().invoke
+    base = ["adapters", "merge", "support@1", "support@2", "--into", "both", "--weights"]
+    for weights, said in (("1", "2 versions take 2 weights"), ("a,b", "separated by commas")):
+        result = run(cli, [*base, weights])
+        assert result.exit_code != 0
+        assert said in result.output
+    monkeypatch.setattr("deploy.compose.model_path", lambda config: None)
+    assert "ADAPTERLOOP_MODEL" in run(cli, [*base, "1,1"]).output
+    monkeypatch.setattr("deploy.compose.model_path", lambda config: Path("tiny"))
+    gateway.answers["GET /admin/v1/adapters/support"] = [alias("candidate")]
+    assert "support@1: name a version as support@N; there are 2" in run(cli, [*base, "1,1"]).output

@@ -42,7 +42,7 @@ class Desk:
         if self.alias is None:
             return Answered(None, ())
         capture: dict[str, Any] = dict.fromkeys(
-            ("outcome", "confidence_mean", "confidence_min", "reasons"), None
+            ("outcome", "confidence_mean", "confidence_min", "reasons", "fallback"), None
         )
         told = {"alias": self.alias, "version": 0, "started": 1.0, "choices": [], "audit": []}
         return Answered(capture | told, ())  # type: ignore[arg-type]

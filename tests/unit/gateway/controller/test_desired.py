@@ -16,11 +16,20 @@ from gateway.controller.desired import (
     next_step,
     plan,
 )
-from gateway.registry.snapshot import Alias, Effect, Placement, Snapshot, Version, VersionState
+from gateway.registry.snapshot import (
+    Alias,
+    AliasOptions,
+    Effect,
+    Placement,
+    Snapshot,
+    Version,
+    VersionState,
+)
 from gateway.workers.probe import Observed
 from tests.unit.gateway.workers.fake import base_version, version
 
 BASE = frozenset({"base@0"})
+FOURTH = AliasOptions(fallback=("base", "support@4", "support@9"))
 
 
 def snapshot(versions: list[Version], *aliases: Alias) -> Snapshot:
@@ -48,6 +57,14 @@ def test_what_aliases_need_comes_first_then_the_newest() -> None:
     alias = Alias("support", "default", versions[1], versions[0], versions[2], 0.1)
     made = desired(snapshot([base_version(), *versions], alias), 5)
     assert [v.id for v in made] == [2, 3, 1, 7, 6]
+
+
+def test_fallbacks_are_held_ready() -> None:
+    versions = [version(i) for i in range(1, 8)]
+    versions[3] = replace(versions[3], state=VersionState.CANDIDATE)
+    alias = Alias("support", "default", versions[1], versions[0], options=FOURTH)
+    made = desired(snapshot([base_version(), *versions], alias), 3)
+    assert [v.id for v in made] == [2, 4, 1]
 
 
 @given(st.lists(st.sampled_from(VersionState), max_size=12), st.integers(0, 6))

@@ -81,6 +81,14 @@ def test_what_is_kept_is_what_a_worker_reads(
         assert (tmp_path / "read" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_a_kept_file_is_read_back_in_parts(storage: AdapterStorage, draft: Draft) -> None:
+    key, _ = storage.keep(draft)
+    for name, file in draft.files.items():
+        assert len(b"".join(storage.read(key, name))) == file.size
+    with pytest.raises(StorageUnavailable):
+        storage.read(key, "nothing.json")
+
+
 def test_again_and_twice_at_once_are_the_same(
     storage: AdapterStorage, location: str, tmp_path: Path, objects: ObjectStore
 ) -> None:
