@@ -114,10 +114,13 @@ class Registry(Keys, Fleet):
         with self._read() as connection:
             return repository.read_revision(connection)
 
-    def snapshot(self) -> Snapshot:
-        """Read one consistent view of everything that serving needs."""
+    def snapshot(self, held: Snapshot | None = None) -> Snapshot:
+        """Read one consistent view of everything that serving needs.
+
+        An older one that is `held` makes it cheap where only placements have changed since.
+        """
         with self._read() as connection:
-            return repository.load_snapshot(connection, self._storage.locate)
+            return repository.load_snapshot(connection, self._storage.locate, held)
 
     # -- versions --------------------------------------------------------------------------------
 
@@ -365,6 +368,19 @@ class Registry(Keys, Fleet):
             )
             return lifecycle.need_version_by_id(connection, version.id, self._storage.locate)
 
+    def pin(
+        self, tenant: str, alias: str, number: int, replicas: int | None, actor: str = ""
+    ) -> Version:
+        """Keep a version on so many workers whatever is called; None lets it make room again.
+
+        Raises `VersionNotFound`, and `Conflict` for the base model and for versions that ended.
+        """
+        with self._change() as connection:
+            version = lifecycle.need_version(connection, tenant, alias, number)
+            now = self._clock(connection)
+            lifecycle.pin(connection, version, replicas, actor=actor, now=now)
+            return lifecycle.need_version_by_id(connection, version.id, self._storage.locate)
+
     def _alias(self, connection: Connection, tenant: str, name: str) -> Alias:
         found = repository.find_alias(connection, tenant, name, self._storage.locate)
         if found is None:
@@ -385,12 +401,7 @@ class Registry(Keys, Fleet):
                 connection, self._alias(connection, tenant, name), self._storage.locate
             )
 
-    def describe_all(self, tenant: str) -> tuple[AliasDetail, ...]:
-        """Give every alias that the tenant sees, by name, as `describe` does."""
+    def overview(self, tenant: str) -> tuple[tuple[Alias, tuple[Version, ...]], ...]:
+        """Give every alias that the tenant sees with its versions, by name and number."""
         with self._read() as connection:
-            return tuple(
-                details.describe(
-                    connection, self._alias(connection, tenant, name), self._storage.locate
-                )
-                for name in details.alias_names(connection, tenant)
-            )
+            return details.overview(connection, tenant, self._storage.locate)

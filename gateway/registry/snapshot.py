@@ -35,7 +35,8 @@ _ROUTABLE = (Effect.EFFECTIVE, Effect.UNDECIDABLE)
 class Version:
     """One immutable adapter version; `number` 0 is the base model itself.
 
-    `draining` versions get no new calls; `draining_since` is the revision that said so.
+    `draining` versions get no new calls; `draining_since` is the revision that said so. `pinned` is
+    the number of workers that are to hold it whatever happens, 0 where it must make room.
     """
 
     id: int
@@ -49,6 +50,7 @@ class Version:
     state: VersionState
     draining: bool = False
     draining_since: int | None = None
+    pinned: int = 0
 
     @property
     def model(self) -> str:
@@ -71,7 +73,7 @@ class Alias:
     """A name that apps call, and where it leads.
 
     `stable` is None while nothing has been promoted. With a rollout, `candidate` gets `weight`
-    (0..1) of the callers.
+    (0..1) of the callers. `moved_at` is when it was last led elsewhere.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Alias:
     candidate: Version | None = None
     weight: float = 0.0
     created: int = 0
+    moved_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,10 @@ class WorkerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One consistent view of keys, aliases, versions, workers and placements."""
+    """One consistent view of keys, aliases, versions, workers and placements.
+
+    `catalog` is the revision of the last change of anything but placements.
+    """
 
     revision: int
     keys: Mapping[str, Key]
@@ -157,3 +163,4 @@ class Snapshot:
     placements: Mapping[int, tuple[Placement, ...]] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    catalog: int = 0

@@ -26,7 +26,10 @@ COUNTED = "~"  # marks boots that only the process which counted them can compar
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One worker as last probed; `at` is in seconds since the epoch."""
+    """One worker as last probed; `at` is in seconds since the epoch.
+
+    `active` are the adapters of the running batch, as far as the worker tells.
+    """
 
     worker: str
     healthy: bool = False
@@ -36,6 +39,7 @@ class Observed:
     running: int = 0
     waiting: int = 0
     kv_usage: float = 0.0
+    active: frozenset[str] = frozenset()
     at: float = 0.0
     detail: str = ""
 
@@ -134,6 +138,7 @@ class Prober:
             running=metrics.running,
             waiting=metrics.waiting,
             kv_usage=metrics.kv_usage,
+            active=metrics.active,
             at=self._clock(),
         )
 
