@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+
 from gateway.registry.snapshot import Placement, Version
 from gateway.rendezvous import number, weight
 from gateway.workers.probe import Observed

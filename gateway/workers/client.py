@@ -33,7 +33,8 @@ _METRIC = re.compile(
     re.MULTILINE,
 )
 _ACTIVE = re.compile(
-    rb"^vllm:lora_requests_info\{(?:[^\n]*,)?running_lora_adapters=\"([^\"\n]*)\"[^\n]*\} ([^ \n]+)",
+    rb"^vllm:lora_requests_info\{(?:[^\n]*,)?running_lora_adapters=\"([^\"\n]*)\"[^\n]*\}"
+    rb" ([^ \n]+)",
     re.MULTILINE,
 )
 SCORED_AT_ONCE = 4  # more in one step of the engine would hold up the calls that run beside them

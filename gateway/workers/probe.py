@@ -170,6 +170,7 @@ class WorkerWatch:
         timeout: float = 5.0,
     ) -> None:
         self.observed: Mapping[str, Observed] = MappingProxyType({})
+        self.changes = 0
         self._make_admin = make_admin
         self._interval = interval
         self._timeout = timeout
@@ -238,7 +239,8 @@ class WorkerWatch:
         return True
 
     def notify(self) -> None:
-        """Wake everybody in `wait_change`."""
+        """Wake everybody in `wait_change`, and count the change for those who look later."""
+        self.changes += 1
         self._changed.set()
         self._changed = asyncio.Event()
 

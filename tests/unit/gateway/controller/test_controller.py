@@ -12,7 +12,7 @@ import pytest
 
 from gateway.controller.loops import Controller
 from gateway.errors import StoreUnavailable
-from gateway.registry.records import GatewayBeat
+from gateway.registry.records import Demand, GatewayBeat, in_flight
 from gateway.registry.snapshot import (
     Effect,
     Placement,
@@ -38,6 +38,9 @@ class MemoryStore:
         self.beats: tuple[GatewayBeat, ...] = ()
         self.references = {v.id: fingerprint() for v in versions}
         self.holder: str | None = None
+        self.now = 1000.0
+        self.used_at = {v.id: float(v.id) for v in versions}
+        self.checked_at: dict[tuple[str, int], float] = {}
 
     def _ask(self) -> None:
         if self.down:
@@ -46,11 +49,14 @@ class MemoryStore:
     def prepare(self) -> None:
         self._ask()
 
-    def revision(self) -> int:
+    def pulse(self) -> tuple[int, float]:
         self._ask()
-        return self.count
+        return self.count, max(self.used_at.values(), default=0.0)
 
-    def snapshot(self) -> Snapshot:
+    def demand(self) -> Demand:
+        return Demand(self.now, dict(self.used_at), dict(self.checked_at))
+
+    def snapshot(self, held: Snapshot | None = None) -> Snapshot:
         self._ask()
         placements: dict[int, tuple[Placement, ...]] = {}
         for placement in list(self.placed.values()):
@@ -76,6 +82,7 @@ class MemoryStore:
         self._ask()
         self.count += 1
         self.placed[(placement.worker, placement.version_id)] = placement
+        self.checked_at[(placement.worker, placement.version_id)] = self.now
 
     def drop_placements(
         self, worker: str, version_ids: Iterable[int] | None = None, *, boot: str | None = None
@@ -84,6 +91,7 @@ class MemoryStore:
         self.count += 1
         for version_id in version_ids or ():
             self.placed.pop((worker, version_id), None)
+            self.checked_at.pop((worker, version_id), None)
         return True
 
     def record_worker(
@@ -225,7 +233,9 @@ async def test_a_retired_version_waits_for_busy_gateways() -> None:
         store.retire(1)
         await asyncio.sleep(0.3)
         assert worker.loaded
-        store.beats = (replace(beat, revision=store.count, busy=frozenset({one.worker_name})),)
+        store.beats = (
+            replace(beat, revision=store.count, busy=frozenset({in_flight("w1", one.worker_name)})),
+        )
         await asyncio.sleep(0.3)
         assert worker.loaded
         store.beats = (replace(beat, revision=store.count),)

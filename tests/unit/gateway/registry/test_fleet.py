@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from gateway.registry.errors import VersionNotFound
-from gateway.registry.records import GatewayBeat, unloadable
 from gateway.registry.service import Registry
-from gateway.registry.snapshot import Effect, Placement, Version, VersionState, WorkerSpec
+from gateway.registry.snapshot import Effect, Placement, WorkerSpec
 
 from .conftest import Clock, Shelf
 
@@ -90,52 +89,6 @@ def test_heartbeats(registry: Registry, clock: Clock) -> None:
     assert registry.revision() == before
     registry.remove_gateway("g2")
     assert registry.live_gateways() == ()
-
-
-def _version(since: int | None, number: int = 1) -> Version:
-    state = VersionState.RETIRED
-    draining = since is not None
-    return Version(5, "t", "a", number, "f" * 64, "", "b", 4, state, draining, since)
-
-
-def _beat(revision: int, *busy: str) -> GatewayBeat:
-    return GatewayBeat("g", "", revision, frozenset(busy), 0.0)
-
-
-@pytest.mark.parametrize(
-    ("version", "beats", "may"),
-    [
-        (_version(7), [], True),
-        (_version(7), [_beat(7), _beat(9)], True),
-        (_version(7), [_beat(7), _beat(6)], False),
-        (_version(7), [_beat(7, "a@1-ffffffff")], False),
-        (_version(7), [_beat(7, "a@2-ffffffff")], True),
-        (_version(None), [], False),
-        (_version(7, number=0), [], False),
-    ],
-)
-def test_when_a_version_may_be_unloaded(
-    version: Version, beats: list[GatewayBeat], may: bool
-) -> None:
-    assert unloadable(version, beats) is may
-
-
-def test_two_phase_unload(registry: Registry, shelf: Shelf, clock: Clock) -> None:
-    version = shelf.add()
-    registry.heartbeat("g1", registry.revision())
-    assert not registry.unloadable(version.id)
-    registry.retire("default", "support", 1)
-    assert not registry.unloadable(version.id), "g1 still routes by the older revision"
-    registry.heartbeat("g1", registry.revision(), [version.worker_name])
-    assert not registry.unloadable(version.id), "g1 has a call in flight"
-    registry.heartbeat("g1", registry.revision())
-    assert registry.unloadable(version.id)
-    registry.heartbeat("g2", 0)
-    assert not registry.unloadable(version.id)
-    clock.now += 16
-    assert registry.unloadable(version.id), "both gateways' leases have run out"
-    with pytest.raises(VersionNotFound):
-        registry.unloadable(999)
 
 
 def test_leases(registry: Registry, clock: Clock) -> None:
