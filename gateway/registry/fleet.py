@@ -121,13 +121,10 @@ class Fleet(Store):
         proofs = select(PLACEMENTS.c.worker, PLACEMENTS.c.version_id, PLACEMENTS.c.checked_at)
         with self._read() as connection:
             uses = connection.execute(select(USES.c.version_id, USES.c.used_at))
-            return Demand(
-                now=self._clock(connection),
-                used_at=dict(uses.tuples().all()),
-                checked_at={
-                    (w, version_id): at for w, version_id, at in connection.execute(proofs)
-                },
-            )
+            used_at = {row.version_id: row.used_at for row in uses}
+            found = connection.execute(proofs)
+            checked_at = {(row.worker, row.version_id): row.checked_at for row in found}
+            return Demand(self._clock(connection), used_at, checked_at)
 
     # -- gateways and two-phase unload -----------------------------------------------------------
 
