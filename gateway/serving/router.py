@@ -50,7 +50,7 @@ class Router:
         self._watch = watch
         self._loader = loader
         self._group = group
-        self._loading: set[tuple[str, int]] = set()
+        self._loading: set[int] = set()
 
     def update(self, snapshot: Snapshot) -> None:
         """Route by this snapshot from now on; workers that have something new are probed."""
@@ -179,28 +179,24 @@ class Router:
         A free slot is used at once, on the worker that the other gateways choose too. Where there
         is none, the recorded use makes the controller clear one.
         """
-        if version.is_base:
+        if version.is_base or version.id in self._loading:
             return
-        observed = self._watch.observed
         known = {placement.worker: placement for placement in self._placements(version)}
         able = []
-        for seen in observed.values():
-            placement = known.get(seen.worker)
+        for seen in self._watch.observed.values():
             if not seen.healthy or not seen.bases:
                 continue
-            if placement is None:
-                # A name without a placement is on its way off that worker.
-                if not seen.serves(version) and self._loader.has_room(seen, version):
-                    able.append(seen.worker)
-            elif placement.routable and seen.same_boot(placement):
-                return  # it is there: the worker just has to be looked at again
-        if not able:
-            return
-        mixed = number(version.worker_name)
-        worker = max(able, key=lambda name: weight(mixed, name))
-        key = (worker, version.id)
-        if key not in self._loading:
-            self._loading.add(key)
+            placement = known.get(seen.worker)
+            if placement is None and seen.serves(version):
+                return  # being proven there, or on its way off: for others to finish
+            if placement is None and self._loader.has_room(seen, version):
+                able.append(seen.worker)
+            elif placement is not None and placement.routable and seen.same_boot(placement):
+                return  # proven, and seen as soon as the worker is looked at again
+        if able:
+            mixed = number(version.worker_name)
+            worker = max(able, key=lambda name: weight(mixed, name))
+            self._loading.add(version.id)
             self._group.create_task(self._load(worker, version), name=f"load {version.model}")
 
     async def _load(self, worker: str, version: Version) -> None:
@@ -211,7 +207,7 @@ class Router:
             # The next caller may try again, but not in a tight circle.
             await asyncio.sleep(1.0)
         finally:
-            self._loading.discard((worker, version.id))
+            self._loading.discard(version.id)
 
 
 def _gained(before: Snapshot, after: Snapshot) -> set[str]:

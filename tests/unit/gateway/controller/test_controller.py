@@ -260,6 +260,82 @@ async def test_what_does_not_fit_makes_room_in_two_phases() -> None:
     assert set(worker.loaded) == {new.worker_name}
 
 
+async def test_a_call_makes_the_least_recently_used_give_way() -> None:
+    versions = [version(i, state=VersionState.CANDIDATE) for i in range(1, 5)]
+    store, workers = MemoryStore(*versions), [FakeWorker("w1"), FakeWorker("w2")]
+    async with controlling(store, *workers, room=1):
+        await until(lambda: {v for _, v in store.placed} == {3, 4})
+        store.now += 100
+        store.used_at[1] = store.now - 2
+        await until(lambda: {v for _, v in store.placed} == {1, 4})
+        store.used_at |= {2: store.now - 1, 4: store.now + 1}
+        await asyncio.sleep(0.2)
+        assert {v for _, v in store.placed} == {1, 4}, "the one just loaded is not taken away"
+        store.now += 100
+        await until(lambda: {v for _, v in store.placed} == {2, 4})
+    assert all(len(worker.loaded) == 1 for worker in workers)
+
+
+async def test_a_version_with_calls_in_flight_stays_until_they_end() -> None:
+    one, two = (version(i, state=VersionState.CANDIDATE) for i in (1, 2))
+    store, worker = MemoryStore(one, two), FakeWorker()
+    async with controlling(store, worker, room=1):
+        await until(lambda: effect(store, version_id=2) is Effect.EFFECTIVE)
+        busy = GatewayBeat("g", "", 10**6, frozenset({in_flight("w1", two.worker_name)}), 0.0)
+        store.beats = (busy,)
+        store.now += 100
+        store.used_at[1] = store.now
+        await until(lambda: ("w1", 2) not in store.placed)
+        await asyncio.sleep(0.2)
+        assert set(worker.loaded) == {two.worker_name}
+        store.beats = (replace(busy, busy=frozenset({in_flight("w2", two.worker_name)})),)
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+    assert set(worker.loaded) == {one.worker_name}
+
+
+async def test_a_bad_version_is_tried_on_every_worker_before_it_is_rejected() -> None:
+    good = [version(i, state=VersionState.CANDIDATE) for i in (1, 2)]
+    bad = version(3)
+    store, workers = MemoryStore(*good, bad), [FakeWorker("w1"), FakeWorker("w2")]
+    for worker in workers:
+        worker.deltas[bad.worker_name] = 0.0
+    async with controlling(store, *workers, room=1):
+        await until(lambda: store.versions[3].state is VersionState.REJECTED)
+    assert all(f"load {bad.worker_name}" in worker.log for worker in workers)
+
+
+async def test_a_proof_is_renewed_in_place() -> None:
+    store, worker = MemoryStore(version(1, state=VersionState.SERVING)), FakeWorker()
+    async with controlling(store, worker):
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+        proven = store.now
+        store.now += 3601
+        await until(lambda: store.checked_at["w1", 1] > proven)
+    assert f"unload {version(1).worker_name}" not in worker.log
+    assert worker.log.count(f"measure {version(1).worker_name}") == 6, "two rounds of three"
+
+
+async def test_a_worker_that_has_come_to_answer_wrongly_is_fenced_then_loads_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = version(1, state=VersionState.SERVING)
+    store, worker = MemoryStore(one), FakeWorker()
+    async with controlling(store, worker):
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+        busy = GatewayBeat("g", "", 10**6, frozenset({in_flight("w1", one.worker_name)}), 0.0)
+        store.beats = (busy,)
+        worker.deltas[one.worker_name] = 0.0
+        store.now += 3601
+        await until(lambda: effect(store) is Effect.NO_EFFECT)
+        await asyncio.sleep(1.5)
+        assert worker.loaded, "a call that began before is still in flight"
+        worker.deltas.clear()
+        store.beats = (replace(busy, busy=frozenset()),)
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+    assert f"unload {one.worker_name}" in worker.log
+    assert any("never gets calls" in r.message for r in caplog.records if r.levelname == "ERROR")
+
+
 async def test_a_failing_worker_does_not_stop_the_others() -> None:
     store = MemoryStore(version(1), version(2))
     bad, good = FakeWorker("bad"), FakeWorker("good")
