@@ -195,7 +195,9 @@ class Reconciler:
             placed.values(),
             view.aged.get(name, ()),
         )
-        fenced = {v.worker_name for v in needs.prove if _is_fenced(placed.get(v.id))}
+        now = self._clock()
+        due = [v for v in needs.prove if self._trial(seen, v).not_before <= now]
+        fenced = {v.worker_name for v in due if _is_fenced(placed.get(v.id))}
         waiting = fenced.union(needs.drain)
         for key in [k for k in self._leaving if k[0] == name and k[1] not in waiting]:
             del self._leaving[key]
@@ -204,9 +206,8 @@ class Reconciler:
         room = self._max_cpu_loras - len(seen.adapters) + len(drain)
         prove = [
             version
-            for version in needs.prove
-            if self._trial(seen, version).not_before <= self._clock()
-            and (version.worker_name not in fenced or version.worker_name in quiet)
+            for version in due
+            if (version.worker_name not in fenced or version.worker_name in quiet)
             and (seen.serves(version) or room > 0)
         ]
         return WorkerPlan(needs.forget, tuple(prove), drain)

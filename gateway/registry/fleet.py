@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from gateway.registry import repository, writes
+from gateway.registry import lifecycle, repository, writes
 from gateway.registry.errors import VersionNotFound
 from gateway.registry.records import LIVE_GATEWAY_S, Demand, GatewayBeat, WorkerStatus
-from gateway.registry.snapshot import Placement, WorkerSpec
+from gateway.registry.snapshot import Placement, Version, WorkerSpec
 from gateway.registry.store import Store
 from gateway.registry.tables import GATEWAYS, PLACEMENTS, USES, WORKERS
 
@@ -109,6 +109,19 @@ class Fleet(Store):
             return dropped
 
     # -- what placement goes by ------------------------------------------------------------------
+
+    def pin(
+        self, tenant: str, alias: str, number: int, replicas: int | None, actor: str = ""
+    ) -> Version:
+        """Keep a version on so many workers whatever is called; None lets it make room again.
+
+        Raises `VersionNotFound`, and `Conflict` for the base model and for versions that ended.
+        """
+        with self._change() as connection:
+            version = lifecycle.need_version(connection, tenant, alias, number)
+            now = self._clock(connection)
+            lifecycle.pin(connection, version, replicas, actor=actor, now=now)
+            return lifecycle.need_version_by_id(connection, version.id)
 
     def pulse(self) -> tuple[int, float]:
         """Give the revision and the time of the newest use: a cheap look for news."""

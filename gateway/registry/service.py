@@ -368,19 +368,6 @@ class Registry(Keys, Fleet):
             )
             return lifecycle.need_version_by_id(connection, version.id, self._storage.locate)
 
-    def pin(
-        self, tenant: str, alias: str, number: int, replicas: int | None, actor: str = ""
-    ) -> Version:
-        """Keep a version on so many workers whatever is called; None lets it make room again.
-
-        Raises `VersionNotFound`, and `Conflict` for the base model and for versions that ended.
-        """
-        with self._change() as connection:
-            version = lifecycle.need_version(connection, tenant, alias, number)
-            now = self._clock(connection)
-            lifecycle.pin(connection, version, replicas, actor=actor, now=now)
-            return lifecycle.need_version_by_id(connection, version.id, self._storage.locate)
-
     def _alias(self, connection: Connection, tenant: str, name: str) -> Alias:
         found = repository.find_alias(connection, tenant, name, self._storage.locate)
         if found is None:

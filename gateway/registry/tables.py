@@ -91,11 +91,14 @@ class VersionRow(Base):
 
 
 class UseRow(Base):
-    """When a version was last called; its registration counts as a use."""
+    """When a version was last called; its registration counts as a use.
+
+    No foreign key: a heartbeat must not fail over a version that a restored database lacks.
+    """
 
     __tablename__ = "version_uses"
 
-    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    version_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     used_at: Mapped[float]
 
 

@@ -15,11 +15,8 @@ def upgrade() -> None:
     """Bring the tables forward; a version's registration counts as its first use."""
     op.create_table(
         "version_uses",
-        sa.Column("version_id", sa.Integer(), nullable=False),
+        sa.Column("version_id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("used_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["version_id"], ["versions.id"], name="fk_version_uses_version_id_versions"
-        ),
         sa.PrimaryKeyConstraint("version_id", name="pk_version_uses"),
     )
     op.execute(
