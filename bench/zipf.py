@@ -18,24 +18,19 @@ import re
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from socket import AF_UNIX
 from typing import Any
 
 import aiohttp
 
+from bench.fleet import fleet
 from bench.machine import cpu_seconds
-from bench.serving_cpu import RemoteStub, listens
-from deploy.migrations import upgrade
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import VersionState
-from tests.acceptance.live import wait_for
 from tests.integration.adapters import make_adapter
-from tests.integration.stack import Process, Stack
-from tests.stub.server import free_port
+from tests.integration.stack import Stack
 
 WORKERS, SLOTS, ADAPTERS = 8, 8, 1000
 CLIENTS = 64
@@ -67,40 +62,13 @@ def ideal_hits(order: Sequence[int], size: int) -> int:
 
 def register(stack: Stack, adapters: int) -> None:
     """Put the adapters into the registry, as ones that were proven before."""
-    upgrade(stack.settings.database_url)
     registry = Registry.from_settings(stack.settings)
-    registry.prepare()
     for number in range(adapters):
         folder = make_adapter(stack.home / "sources" / str(number), seed=number)
         (folder / "manifest.json").write_text(json.dumps({"fingerprint": FINGERPRINT}))
         version = registry.register("default", f"a{number}", folder)
         registry.set_state(version.id, VersionState.CANDIDATE)
     registry.close()
-
-
-@contextmanager
-def everything(home: Path, adapters: int) -> Iterator[Stack]:
-    """Stub workers, guard process, controller and gateway, with all slots filled."""
-    with ExitStack() as cleanup:
-        logs = home / "processes"
-        logs.mkdir(parents=True)
-
-        def start(name: str, *arguments: str) -> None:
-            cleanup.callback(Process(name, arguments, logs).start().stop)
-
-        stubs = [RemoteStub(free_port()) for _ in range(WORKERS)]
-        for stub in stubs:
-            port = str(stub.port)
-            start(f"stub-{port}", "tests.stub.worker", "--port", port, "--text", "Fine.")
-        socket = logs / "guard.sock"
-        start("guard", "guardrails.process", "--socket", str(socket))
-        if not wait_for(lambda: listens(AF_UNIX, str(socket)), 120):
-            raise RuntimeError("the guard process did not start")
-        stack = Stack(home / "stack", socket, stubs, max_cpu_loras=SLOTS)  # type: ignore[arg-type]
-        cleanup.callback(stack.stop)
-        register(stack, adapters)
-        stack.start()
-        yield stack
 
 
 class Load:
@@ -190,8 +158,9 @@ def main(argv: list[str] | None = None) -> None:
     order = draw(options.calls, options.adapters, options.seed)
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        everything(Path(folder), options.adapters) as stack,
+        fleet(Path(folder), workers=WORKERS, text="Fine.", max_cpu_loras=SLOTS) as stack,
     ):
+        register(stack, options.adapters)
         figures = asyncio.run(measure(stack, order, options.rate))
         if figures["failed"]:
             print(stack.gateway.tail(), stack.controller.tail(), sep="\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -34,8 +34,7 @@ class Target(NamedTuple):
 class Router:
     """Chooses workers for versions over the latest snapshot and observations.
 
-    `uses` tells the registry what was called, and `hungry` is set while calls wait for an adapter.
-    `found` counts calls for adapters by whether a worker
+    `uses` tells the registry what was called. `found` counts calls for adapters by whether a worker
     had the version when they came (`resident`), while they waited (`loaded`), or not (`none`).
     """
 
@@ -44,8 +43,8 @@ class Router:
         self.uses = Uses()
         self.per_worker: Counter[str] = Counter()
         self.found: Counter[str] = Counter()
-        self.hungry = asyncio.Event()
         self._waiting = 0
+        self._when_hungry: Callable[[], None] = lambda: None
         self._calls: Counter[Target] = Counter()
         self._watch = watch
         self._loader = loader
@@ -71,6 +70,15 @@ class Router:
         for target in self._calls:
             if target.version_id is not None:
                 self.uses.note(target.version_id)
+
+    @property
+    def hungry(self) -> bool:
+        """Whether calls wait for an adapter."""
+        return self._waiting > 0
+
+    def when_hungry(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called each time that a call has to wait for an adapter."""
+        self._when_hungry = tell
 
     def suspect(self, worker: str) -> None:
         """Have a worker probed that failed a call."""
@@ -118,13 +126,11 @@ class Router:
     def _starving(self) -> Iterator[None]:
         """A call waits for an adapter: the registry is to be told, and asked, sooner."""
         self._waiting += 1
-        self.hungry.set()
+        self._when_hungry()
         try:
             yield
         finally:
             self._waiting -= 1
-            if not self._waiting:
-                self.hungry.clear()
 
     def begin(self, target: Target) -> None:
         """Count a call that goes out; `end` must follow."""

@@ -82,11 +82,6 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def until_hungry(router: Router) -> None:
-    async with asyncio.timeout(5):
-        await router.hungry.wait()
-
-
 async def test_many_calls_make_one_load_where_every_gateway_would_make_it() -> None:
     async with serving(Fleet()) as fleet:
         for worker in fleet.workers.values():
@@ -100,7 +95,7 @@ async def test_many_calls_make_one_load_where_every_gateway_would_make_it() -> N
     assert chosen == {max(fleet.workers, key=lambda name: weight(mixed, name))}
     assert len(fleet.loads()) == 1
     assert fleet.router.found == {"loaded": 20}
-    assert not fleet.router.hungry.is_set()
+    assert not fleet.router.hungry
 
 
 async def test_where_no_slot_is_free_a_call_tells_of_its_need_and_waits() -> None:
@@ -108,13 +103,16 @@ async def test_where_no_slot_is_free_a_call_tells_of_its_need_and_waits() -> Non
     for worker in fleet.workers.values():
         worker.loaded["other@1-00000009"] = "/adapters/9"
     async with serving(fleet):
+        told: list[None] = []
+        fleet.router.when_hungry(lambda: told.append(None))
         waiting = asyncio.ensure_future(fleet.call(seconds=0.3))
-        await until_hungry(fleet.router)
+        await until(lambda: fleet.router.hungry)
         with fleet.router.uses.telling() as used:
             assert set(used) == {VERSION.id}
+        assert told == [None]
         with pytest.raises(NoWorker):
             await waiting
-        assert not fleet.router.hungry.is_set()
+        assert not fleet.router.hungry
     assert fleet.loads() == []
     assert fleet.router.found == {"none": 1}
 
