@@ -48,6 +48,8 @@ TABLE = {
     "POST /admin/v1/adapters/{alias}/rollback": ADMINS,
     "POST /admin/v1/adapters/{alias}/rollout": ADMINS,
     "POST /admin/v1/adapters/{alias}/versions/{number}/retire": ADMINS,
+    "PUT /admin/v1/adapters/{alias}/versions/{number}/pin": ADMINS,
+    "DELETE /admin/v1/adapters/{alias}/versions/{number}/pin": ADMINS,
     "GET /admin/v1/workers": TRAINERS,
     "GET /admin/v1/keys": ADMINS,
     "POST /admin/v1/keys": ADMINS,
