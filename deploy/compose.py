@@ -71,6 +71,7 @@ def gateway_settings(config: Config) -> GatewaySettings:
         timeouts=config.timeouts,
         feedback=config.feedback,
         rollout=config.rollout,
+        placement=config.placement,
         refresh=config.refresh,
     )
 

@@ -24,6 +24,7 @@ from pydantic_settings import (
 from feedback.settings import FeedbackSettings
 from gateway.settings import (
     Limits,
+    PlacementSettings,
     RefreshSettings,
     RolloutSettings,
     StorageLocation,
@@ -92,6 +93,7 @@ class Config(BaseSettings):
     feedback: FeedbackSettings = FeedbackSettings()
     guard: GuardSettings = Field(GuardSettings(), description="the guard process")
     rollout: RolloutSettings = RolloutSettings()
+    placement: PlacementSettings = PlacementSettings()
     refresh: RefreshSettings = RefreshSettings()
     trainer: TrainerSettings = TrainerSettings()
     local_worker: LocalWorker = LocalWorker()

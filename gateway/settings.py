@@ -111,6 +111,19 @@ class RolloutSettings(_Frozen):
         return {"driven": True, "steps": list(self.steps), **told}
 
 
+class PlacementSettings(_Frozen):
+    """Which adapters stay on the workers, and how long a proof counts."""
+
+    warm: float = Field(
+        3600.0,
+        ge=0,
+        description="seconds after a promote or rollback for which the versions before stay loaded",
+    )
+    proof_interval: float = Field(
+        3600.0, gt=0, description="seconds after which an adapter is measured again on its worker"
+    )
+
+
 class RefreshSettings(_Frozen):
     """When adapters are refreshed by themselves."""
 
@@ -169,6 +182,7 @@ class GatewaySettings(_Frozen):
     timeouts: Timeouts = Timeouts()
     feedback: FeedbackSettings = FeedbackSettings()
     rollout: RolloutSettings = RolloutSettings()
+    placement: PlacementSettings = PlacementSettings()
     refresh: RefreshSettings = RefreshSettings()
 
     @property

@@ -169,6 +169,27 @@ def retire(alias: str, version: int) -> None:
     click.echo(f"{alias}@{version} is retired")
 
 
+@command.command("pin")
+@click.argument("alias")
+@click.argument("version", type=int)
+@click.option("--replicas", type=click.IntRange(1), default=1, show_default=True)
+def pin(alias: str, version: int, replicas: int) -> None:
+    """Keep VERSION on so many workers, whatever else is called."""
+    with admin_api() as api:
+        api.put(f"/adapters/{alias}/versions/{version}/pin", {"replicas": replicas})
+    click.echo(f"{alias}@{version} is pinned to {_workers(replicas)}")
+
+
+@command.command("unpin")
+@click.argument("alias")
+@click.argument("version", type=int)
+def unpin(alias: str, version: int) -> None:
+    """Let VERSION make room for others again."""
+    with admin_api() as api:
+        api.delete(f"/adapters/{alias}/versions/{version}/pin")
+    click.echo(f"{alias}@{version} is no longer pinned")
+
+
 def _register(api: AdminApi, alias: str, folder: Path) -> None:
     from deploy.progress import Progress
     from deploy.upload import upload_adapter
@@ -243,10 +264,16 @@ def _show(entry: dict[str, Any]) -> None:
         text += f"; before: version {entry['previous']}"
     click.echo(f"{entry['alias']}: {text}")
     for version in entry.get("versions", ()):
-        click.echo(f"  {version['version']:>4}  {version['state']:<10}  {version['sha256'][:12]}")
+        pinned = version.get("pinned")
+        text = f"  {version['version']:>4}  {version['state']:<10}  {version['sha256'][:12]}"
+        click.echo(f"{text}  pinned to {_workers(pinned)}" if pinned else text)
     _show_options(entry.get("options", {}))
 
 
 def _show_options(options: dict[str, Any]) -> None:
     for name, value in options.items():
         click.echo(f"  {name} = {json.dumps(value, ensure_ascii=False)}")
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"

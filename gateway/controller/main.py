@@ -51,6 +51,7 @@ async def serve(
             specs,
             holder=holder,
             max_cpu_loras=settings.max_cpu_loras,
+            placement=settings.placement,
             chores=chores,
         )
         async with asyncio.TaskGroup() as group:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, or_, select
+from sqlalchemy import Connection, Row, Select, select
 
 from gateway.registry.records import (
     OPTIONS,
@@ -17,32 +18,44 @@ from gateway.registry.records import (
 from gateway.registry.repository import (
     BASE_TENANT,
     Locate,
+    alias_of,
     placement_of,
     version_of,
+    version_query,
 )
-from gateway.registry.snapshot import Alias, VersionState
+from gateway.registry.snapshot import Alias, Version, VersionState
 from gateway.registry.tables import (
     ALIAS_EVENTS,
     ALIASES,
     PLACEMENTS,
+    USES,
     VERSION_EVENTS,
     VERSIONS,
     WORKERS,
 )
 
 
-def alias_names(connection: Connection, tenant: str) -> tuple[str, ...]:
-    """Give the names of all aliases that the tenant sees, in order."""
-    query = select(ALIASES.c.name).where(
-        or_(ALIASES.c.tenant == tenant, ALIASES.c.tenant == BASE_TENANT)
+def overview(
+    connection: Connection, tenant: str, locate: Locate = str
+) -> tuple[tuple[Alias, tuple[Version, ...]], ...]:
+    """Give all aliases that the tenant sees with their versions: two queries, however many."""
+    query = version_query().where(VERSIONS.c.tenant.in_((tenant, BASE_TENANT)))
+    rows = connection.execute(query.order_by(VERSIONS.c.number))
+    versions = {row.id: version_of(row, locate) for row in rows}
+    by_alias: defaultdict[str, list[Version]] = defaultdict(list)
+    for version in versions.values():
+        by_alias[version.alias].append(version)
+    found = connection.execute(
+        select(ALIASES).where(ALIASES.c.tenant.in_((tenant, BASE_TENANT))).order_by(ALIASES.c.name)
     )
-    return tuple(connection.scalars(query.order_by(ALIASES.c.name)))
+    return tuple((alias_of(row, versions), tuple(by_alias[row.name])) for row in found)
 
 
 def describe(connection: Connection, alias: Alias, locate: Locate = str) -> AliasDetail:
     """Give an alias with its versions and its record, oldest first."""
     mine = (VERSIONS.c.tenant == alias.tenant, VERSIONS.c.alias == alias.name)
-    rows = connection.execute(select(VERSIONS).where(*mine).order_by(VERSIONS.c.number)).all()
+    query = select(VERSIONS, USES.c.used_at).outerjoin(USES, USES.c.version_id == VERSIONS.c.id)
+    rows = connection.execute(query.where(*mine).order_by(VERSIONS.c.number)).all()
     events = _events(connection, mine)
     seen = _seen(connection, mine)
     return AliasDetail(
@@ -52,6 +65,7 @@ def describe(connection: Connection, alias: Alias, locate: Locate = str) -> Alia
                 version_of(row, locate),
                 row.manifest,
                 row.created_at,
+                row.used_at or row.created_at,
                 tuple(events.get(row.id, ())),
                 tuple(seen.get(row.id, ())),
             )

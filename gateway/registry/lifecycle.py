@@ -108,6 +108,28 @@ def set_state(
     )
 
 
+def pin(
+    connection: Connection, version: Version, replicas: int | None, *, actor: str, now: float
+) -> None:
+    """Pin a version, or let it go where `replicas` is None. Raises `Conflict`."""
+    if version.is_base:
+        raise Conflict("The base model is on every worker of its own: it needs no pin.")
+    if replicas is not None and version.state in writes.ENDED:
+        raise Conflict(f"{version.model} is {version.state} and gets no more calls.")
+    if version.pinned == (replicas or 0):
+        return
+    writes.pin_version(
+        connection,
+        version.id,
+        version.tenant,
+        version.state,
+        replicas=replicas,
+        actor=actor,
+        now=now,
+    )
+    writes.bump_revision(connection)
+
+
 def _free(
     connection: Connection, version: Version, state: VersionState, actor: str, now: float
 ) -> None:
@@ -211,6 +233,7 @@ def set_rollout(
         previous=row.previous_version_id,
         candidate=version.id,
         weight=step.weight,
+        now=now,
     )
     _record(
         connection, row, "rollout", version.id, {**step.detail, "weight": step.weight}, actor, now
@@ -230,7 +253,7 @@ def _move(
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """Point the alias, end its rollout, and record where the callers came from."""
-    writes.move_alias(connection, row.id, stable=stable, previous=previous)
+    writes.move_alias(connection, row.id, stable=stable, previous=previous, now=now)
     _record(connection, row, kind, stable, detail or {}, actor, now)
     writes.bump_revision(connection)
 

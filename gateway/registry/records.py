@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,10 +49,9 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class GatewayBeat:
-    """A gateway's last heartbeat.
+    """A gateway's last heartbeat: the revision it routes by, and its calls in flight.
 
-    `busy` holds the worker-side names that still have calls in flight though `revision` no longer
-    routes to them.
+    `busy` holds what `in_flight` gives for each worker and worker-side name.
     """
 
     id: str
@@ -114,6 +113,7 @@ class VersionDetail:
     version: Version
     manifest: Mapping[str, Any]
     created_at: float
+    used_at: float
     events: tuple[StateChange, ...] = ()
     seen: tuple[Seen, ...] = ()
 
@@ -132,13 +132,19 @@ class AliasDetail:
         return tuple(line for line in self.record if line.kind != OPTIONS)
 
 
-def unloadable(version: Version, gateways: Iterable[GatewayBeat]) -> bool:
-    """Whether a worker may be told to unload `version`: no live gateway can still send it a call.
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What placement goes by and no revision tells of; times are the store's, as `now` is.
 
-    `gateways` are those whose heartbeat is younger than `LIVE_GATEWAY_S`. Each must route by a
-    revision in which the version drains, and have no call to it in flight.
+    `used_at` gives by version id when it was last called (its registration counts), `checked_at`
+    by worker and version id when the placement was last proven.
     """
-    since = version.draining_since
-    if since is None or version.is_base:
-        return False
-    return all(beat.revision >= since and version.worker_name not in beat.busy for beat in gateways)
+
+    now: float
+    used_at: Mapping[int, float]
+    checked_at: Mapping[tuple[str, int], float]
+
+
+def in_flight(worker: str, name: str) -> str:
+    """How a heartbeat tells that calls to a worker are in flight under a worker-side name."""
+    return f"{name} {worker}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -50,13 +51,20 @@ def read_revision(connection: Connection) -> int:
     return int(read_meta(connection, "revision") or 0)
 
 
-def load_snapshot(connection: Connection, locate: Locate = str) -> Snapshot:
+def load_snapshot(
+    connection: Connection, locate: Locate = str, held: Snapshot | None = None
+) -> Snapshot:
     """Read everything the serving path needs; consistent where the transaction is.
 
     `locate` turns the stored path of an artifact into one that workers can open. Keys are found
     by the SHA-256 (hex) of their secret. Retired versions are left out once no worker has them.
+    Where only placements have changed since `held`, only they are read.
     """
     revision = read_revision(connection)
+    catalog = int(read_meta(connection, "catalog") or revision)
+    if held is not None and held.catalog == catalog:
+        placements = MappingProxyType(_placements(connection))
+        return replace(held, revision=revision, placements=placements)
     versions = _versions(connection, locate)
     return Snapshot(
         revision=revision,
@@ -75,6 +83,7 @@ def load_snapshot(connection: Connection, locate: Locate = str) -> Snapshot:
             }
         ),
         placements=MappingProxyType(_placements(connection)),
+        catalog=catalog,
     )
 
 
@@ -220,6 +229,7 @@ def version_of(row: Row[Any], locate: Locate = str) -> Version:
         state=VersionState(row.state),
         draining=row.draining_since_revision is not None,
         draining_since=row.draining_since_revision,
+        pinned=row.pinned or 0,
     )
 
 
@@ -234,6 +244,7 @@ def alias_of(row: Row[Any], versions: Mapping[int, Version]) -> Alias:
         weight=row.weight,
         created=int(row.created_at),
         options=AliasOptions.of(row.options) if row.options else NO_OPTIONS,
+        moved_at=row.moved_at or 0.0,
     )
 
 

@@ -115,10 +115,13 @@ class Registry(Keys, Fleet, ServingOptions):
         with self._read() as connection:
             return repository.read_revision(connection)
 
-    def snapshot(self) -> Snapshot:
-        """Read one consistent view of everything that serving needs."""
+    def snapshot(self, held: Snapshot | None = None) -> Snapshot:
+        """Read one consistent view of everything that serving needs.
+
+        An older one that is `held` makes it cheap where only placements have changed since.
+        """
         with self._read() as connection:
-            return repository.load_snapshot(connection, self._storage.locate)
+            return repository.load_snapshot(connection, self._storage.locate, held)
 
     # -- versions --------------------------------------------------------------------------------
 
@@ -390,12 +393,7 @@ class Registry(Keys, Fleet, ServingOptions):
                 connection, self._alias(connection, tenant, name), self._storage.locate
             )
 
-    def describe_all(self, tenant: str) -> tuple[AliasDetail, ...]:
-        """Give every alias that the tenant sees, by name, as `describe` does."""
+    def overview(self, tenant: str) -> tuple[tuple[Alias, tuple[Version, ...]], ...]:
+        """Give every alias that the tenant sees with its versions, by name and number."""
         with self._read() as connection:
-            return tuple(
-                details.describe(
-                    connection, self._alias(connection, tenant, name), self._storage.locate
-                )
-                for name in details.alias_names(connection, tenant)
-            )
+            return details.overview(connection, tenant, self._storage.locate)

@@ -39,7 +39,8 @@ _ROUTABLE = (Effect.EFFECTIVE, Effect.UNDECIDABLE)
 class Version:
     """One immutable adapter version; `number` 0 is the base model itself.
 
-    `draining` versions get no new calls; `draining_since` is the revision that said so.
+    `draining` versions get no new calls; `draining_since` is the revision that said so. `pinned` is
+    the number of workers that are to hold it whatever happens, 0 where it must make room.
     """
 
     id: int
@@ -53,6 +54,7 @@ class Version:
     state: VersionState
     draining: bool = False
     draining_since: int | None = None
+    pinned: int = 0
 
     @property
     def model(self) -> str:
@@ -127,7 +129,7 @@ class Alias:
     """A name that apps call, where it leads, and what it brings along.
 
     `stable` is None while nothing has been promoted. With a rollout, `candidate` gets `weight`
-    (0..1) of the callers.
+    (0..1) of the callers. `moved_at` is when it was last led elsewhere.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Alias:
     weight: float = 0.0
     created: int = 0
     options: AliasOptions = NO_OPTIONS
+    moved_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,10 @@ class WorkerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One consistent view of keys, aliases, versions, workers and placements."""
+    """One consistent view of keys, aliases, versions, workers and placements.
+
+    `catalog` is the revision of the last change of anything but placements.
+    """
 
     revision: int
     keys: Mapping[str, Key]
@@ -214,6 +220,7 @@ class Snapshot:
     placements: Mapping[int, tuple[Placement, ...]] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    catalog: int = 0
 
     def fallbacks(self, alias: Alias) -> tuple[Version, ...]:
         """The versions that may answer in an alias's place, in order.

@@ -20,6 +20,7 @@ from gateway.registry.tables import (
     META,
     PLACEMENTS,
     REFERENCES,
+    USES,
     VERSION_EVENTS,
     VERSIONS,
     WORKERS,
@@ -34,10 +35,12 @@ def lock_revision(connection: Connection) -> None:
     connection.execute(query.with_for_update()).one_or_none()
 
 
-def bump_revision(connection: Connection) -> int:
+def bump_revision(connection: Connection, *, placements_only: bool = False) -> int:
     """Tell gateways that something changed, and give the new revision."""
     revision = int(read_meta(connection, "revision") or 0) + 1
-    upsert(connection, META, {"key": "revision"}, {"value": str(revision)})
+    names = ("revision",) if placements_only else ("revision", "catalog")
+    for name in names:
+        upsert(connection, META, {"key": name}, {"value": str(revision)})
     notify(connection)
     return revision
 
@@ -62,7 +65,40 @@ def insert_version(
         actor,
         values["created_at"],
     )
+    put_uses(connection, {version_id: values["created_at"]})
     return version_id
+
+
+def put_uses(connection: Connection, used_at: Mapping[int, float]) -> None:
+    """Note when versions were last used, in one statement; the latest time stays."""
+    if not used_at:
+        return
+    # In order of ids: two gateways that note the same versions cannot lock each other out.
+    rows = [{"version_id": key, "used_at": used_at[key]} for key in sorted(used_at)]
+    statement = _insert(connection, USES).values(rows)
+    newer = statement.excluded.used_at
+    statement = statement.on_conflict_do_update(
+        index_elements=["version_id"],
+        set_={"used_at": newer},
+        where=newer > USES.c.used_at,
+    )
+    connection.execute(statement)
+
+
+def pin_version(
+    connection: Connection,
+    version_id: int,
+    tenant: str,
+    state: VersionState,
+    *,
+    replicas: int | None,
+    actor: str,
+    now: float,
+) -> None:
+    """Say how many workers are to hold a version whatever happens; None: it may make room."""
+    connection.execute(update(VERSIONS).where(VERSIONS.c.id == version_id).values(pinned=replicas))
+    reason = f"pinned to {replicas} workers" if replicas else "no longer pinned"
+    _record_state(connection, version_id, tenant, state.value, reason, actor, now)
 
 
 def update_state(
@@ -76,13 +112,11 @@ def update_state(
     now: float,
     revision: int,
 ) -> None:
-    """Move a version to `state`; one that has ended drains from `revision` on."""
-    draining = revision if state in ENDED else None
-    connection.execute(
-        update(VERSIONS)
-        .where(VERSIONS.c.id == version_id)
-        .values(state=state.value, draining_since_revision=draining)
-    )
+    """Move a version to `state`; one that has ended drains from `revision` on, and has no pin."""
+    values: dict[str, Any] = {"state": state.value, "draining_since_revision": None}
+    if state in ENDED:
+        values |= {"draining_since_revision": revision, "pinned": None}
+    connection.execute(update(VERSIONS).where(VERSIONS.c.id == version_id).values(**values))
     _record_state(connection, version_id, tenant, state.value, reason, actor, now)
 
 
@@ -140,6 +174,7 @@ def move_alias(
     previous: int | None,
     candidate: int | None = None,
     weight: float = 0.0,
+    now: float,
 ) -> None:
     """Set all that an alias leads to."""
     connection.execute(
@@ -150,6 +185,7 @@ def move_alias(
             previous_version_id=previous,
             candidate_version_id=candidate,
             weight=weight,
+            moved_at=now,
         )
     )
 

@@ -82,13 +82,18 @@ class Metrics:
             histogram = self._seconds[route] = _Seconds()
         histogram.observe(seconds)
 
-    def page(self, in_flight: int, outbox: Mapping[str, float]) -> bytes:
-        """Give the page that Prometheus scrapes; `outbox` tells records by their fate."""
+    def page(self, in_flight: int, outbox: Mapping[str, float], found: Mapping[str, int]) -> bytes:
+        """Give the page that Prometheus scrapes.
+
+        `outbox` tells records by their fate, `found` calls by where their adapter was.
+        """
         registry = CollectorRegistry()
-        registry.register(_Page(self._families(in_flight, outbox)))
+        registry.register(_Page(self._families(in_flight, outbox, found)))
         return generate_latest(registry)
 
-    def _families(self, in_flight: int, outbox: Mapping[str, float]) -> list[Metric]:
+    def _families(
+        self, in_flight: int, outbox: Mapping[str, float], found: Mapping[str, int]
+    ) -> list[Metric]:
         requests = CounterMetricFamily("adapterloop_requests", "Requests", labels=_REQUEST)
         for (route, status), count in self._requests.items():
             requests.add_metric([route, str(status)], count)
@@ -116,7 +121,12 @@ class Metrics:
         for fate, number in outbox.items():
             waiting.add_metric([fate], number)
         now = GaugeMetricFamily("adapterloop_in_flight", "Calls now", value=in_flight)
-        return [requests, tokens, guarded, fallbacks, seconds, waiting, now]
+        adapters = CounterMetricFamily(
+            "adapterloop_adapter_calls", "Calls by where their adapter was", labels=["found"]
+        )
+        for where, number in found.items():
+            adapters.add_metric([where], number)
+        return [requests, tokens, guarded, fallbacks, seconds, waiting, now, adapters]
 
 
 _REQUEST = ["route", "status"]

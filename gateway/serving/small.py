@@ -107,7 +107,8 @@ class SmallRoutes:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus metrics."""
-        page = self._serving.metrics.page(self._serving.in_flight, self._serving.records())
+        serving = self._serving
+        page = serving.metrics.page(serving.in_flight, serving.records(), serving.found())
         return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

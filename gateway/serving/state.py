@@ -110,6 +110,10 @@ class Serving:
         fates = ("waiting", "dropped", "failed", "aside", "shipped")
         return {fate: getattr(self.outbox, fate, 0) for fate in fates}
 
+    def found(self) -> Mapping[str, int]:
+        """Count calls for adapters by where these were: resident, loaded for the call, nowhere."""
+        return self._deps.router.found if self._deps is not None else {}
+
     async def refresh(self) -> None:
         """Make a change of the registry visible here at once."""
         await self.keeper.refresh()

@@ -32,6 +32,11 @@ _METRIC = re.compile(
     rb"|vllm:kv_cache_usage_perc)(?:\{[^\n]*\})? ([^ \n]+)",
     re.MULTILINE,
 )
+_ACTIVE = re.compile(
+    rb"^vllm:lora_requests_info\{(?:[^\n]*,)?running_lora_adapters=\"([^\"\n]*)\"[^\n]*\}"
+    rb" ([^ \n]+)",
+    re.MULTILINE,
+)
 SCORED_AT_ONCE = 4  # more in one step of the engine would hold up the calls that run beside them
 
 
@@ -51,12 +56,16 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class WorkerMetrics:
-    """A worker's own figures; `boot` is None where it does not tell when it started."""
+    """A worker's own figures; `boot` is None where it does not tell when it started.
+
+    `active` are the adapters in the batch that it last ran.
+    """
 
     boot: str | None = None
     running: int = 0
     waiting: int = 0
     kv_usage: float = 0.0
+    active: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +146,7 @@ class _Completion(msgspec.Struct):
 
 
 def parse_metrics(text: bytes) -> WorkerMetrics:
-    """Read the four figures that matter out of a Prometheus page.
+    """Read what matters out of a Prometheus page.
 
     Requests are summed over the worker's engines; for the cache the fullest engine counts.
     """
@@ -156,7 +165,23 @@ def parse_metrics(text: bytes) -> WorkerMetrics:
             kv_usage = max(kv_usage, value)
         else:
             boot = f"{value:.2f}"
-    return WorkerMetrics(boot, int(running), int(waiting), kv_usage)
+    return WorkerMetrics(boot, int(running), int(waiting), kv_usage, _active(text))
+
+
+def _active(text: bytes) -> frozenset[str]:
+    """The adapters of the newest batch: vLLM has a line for each set there ever was, with its time.
+
+    The time is a figure in seconds; lines that hold none are left out.
+    """
+    newest, names = 0.0, b""
+    for running, raw in _ACTIVE.findall(text):
+        try:
+            at = float(raw)
+        except ValueError:
+            continue
+        if at >= newest:
+            newest, names = at, running
+    return frozenset(names.decode("utf-8", "replace").split(",")) - {""}
 
 
 class VllmAdmin:

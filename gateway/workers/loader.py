@@ -221,13 +221,15 @@ class Loader:
                 f"the next begins in {wait:.0f} s."
             )
 
+    def has_room(self, seen: Observed, version: Version) -> bool:
+        """Whether a worker may hold the version: never more names than its CPU cache holds."""
+        return seen.serves(version) or len(seen.adapters) < self._max_cpu_loras
+
     def _check_room(self, seen: Observed, version: Version) -> None:
-        """Never register more names than the worker's CPU cache holds: beyond, it thrashes."""
-        taken = len(seen.adapters)
-        if not seen.serves(version) and taken >= self._max_cpu_loras:
+        if not self.has_room(seen, version):
             raise NoRoom(
-                f"Worker {seen.worker} holds {taken} adapters of {self._max_cpu_loras}: "
-                f"{version.model} must wait until one is unloaded."
+                f"Worker {seen.worker} holds {len(seen.adapters)} adapters of "
+                f"{self._max_cpu_loras}: {version.model} must wait until one is unloaded."
             )
 
     async def _fingerprint(self, version: Version) -> Fingerprint:

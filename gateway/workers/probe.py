@@ -26,7 +26,10 @@ COUNTED = "~"  # marks boots that only the process which counted them can compar
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One worker as last probed; `at` is in seconds since the epoch."""
+    """One worker as last probed; `at` is in seconds since the epoch.
+
+    `active` are the adapters of the running batch, as far as the worker tells.
+    """
 
     worker: str
     healthy: bool = False
@@ -36,6 +39,7 @@ class Observed:
     running: int = 0
     waiting: int = 0
     kv_usage: float = 0.0
+    active: frozenset[str] = frozenset()
     at: float = 0.0
     detail: str = ""
 
@@ -134,6 +138,7 @@ class Prober:
             running=metrics.running,
             waiting=metrics.waiting,
             kv_usage=metrics.kv_usage,
+            active=metrics.active,
             at=self._clock(),
         )
 
@@ -165,6 +170,7 @@ class WorkerWatch:
         timeout: float = 5.0,
     ) -> None:
         self.observed: Mapping[str, Observed] = MappingProxyType({})
+        self.changes = 0
         self._make_admin = make_admin
         self._interval = interval
         self._timeout = timeout
@@ -233,7 +239,8 @@ class WorkerWatch:
         return True
 
     def notify(self) -> None:
-        """Wake everybody in `wait_change`."""
+        """Wake everybody in `wait_change`, and count the change for those who look later."""
+        self.changes += 1
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -211,6 +211,29 @@ def test_add_uploads_the_folders_files(gateway: Gateway, tmp_path: Path) -> None
     assert b"README" not in body
 
 
+def test_pin_and_unpin(gateway: Gateway) -> None:
+    path = "/admin/v1/adapters/support/versions/2/pin"
+    for method in ("PUT", "DELETE"):
+        gateway.answers[f"{method} {path}"] = [httpx.Response(200, json={})]
+    run = CliRunner().invoke
+    pinned = run(cli, ["adapters", "pin", "support", "2", "--replicas", "3"])
+    assert pinned.output == "support@2 is pinned to 3 workers\n"
+    assert run(cli, ["adapters", "unpin", "support", "2"]).exit_code == 0
+    assert gateway.asked == [(f"PUT {path}", b'{"replicas":3}'), (f"DELETE {path}", b"")]
+    assert run(cli, ["adapters", "pin", "support", "2", "--replicas", "0"]).exit_code == 2
+
+
+def test_list_shows_pins(gateway: Gateway) -> None:
+    versions = [
+        {"version": number, "state": "candidate", "sha256": "ab" * 32, "pinned": pinned}
+        for number, pinned in ((1, None), (2, 1))
+    ]
+    body = {"data": [{"alias": "support", "stable": 1, "versions": versions}]}
+    gateway.answers["GET /admin/v1/adapters"] = [httpx.Response(200, json=body)]
+    lines = CliRunner().invoke(cli, ["adapters", "list"]).output.splitlines()
+    assert [line.endswith("pinned to 1 worker") for line in lines] == [False, False, True]
+
+
 def test_rollout_sends_its_steps(gateway: Gateway) -> None:
     gateway.answers["GET /admin/v1/adapters/support"] = [alias("candidate")]
     gateway.answers["POST /admin/v1/adapters/support/rollout"] = [httpx.Response(200, json={})]

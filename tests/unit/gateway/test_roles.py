@@ -51,6 +51,8 @@ TABLE = {
     "GET /admin/v1/adapters/{alias}/versions/{number}/files/{name}": TRAINERS,
     "GET /admin/v1/adapters/{alias}/options": READERS,
     "PUT /admin/v1/adapters/{alias}/options": ADMINS,
+    "PUT /admin/v1/adapters/{alias}/versions/{number}/pin": ADMINS,
+    "DELETE /admin/v1/adapters/{alias}/versions/{number}/pin": ADMINS,
     "GET /admin/v1/workers": TRAINERS,
     "GET /admin/v1/keys": ADMINS,
     "POST /admin/v1/keys": ADMINS,

@@ -37,7 +37,10 @@ class Whole:
         self.desk = SimpleNamespace()
         self._keeper = SimpleNamespace(store_up=True, refresh=self.refresh)
         serving.open(cast("Any", self._keeper))
-        deps = SimpleNamespace(keeper=self._keeper, secret=self.secret, settings=settings)
+        router = SimpleNamespace(found={})
+        deps = SimpleNamespace(
+            keeper=self._keeper, secret=self.secret, settings=settings, router=router
+        )
         serving.serve(cast("Any", deps))
         serving.record(cast("Any", self.desk))
         self._keeper.snapshot = self.registry.snapshot()

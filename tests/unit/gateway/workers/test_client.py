@@ -47,6 +47,18 @@ def test_metrics_are_summed_over_engines() -> None:
     assert parse_metrics(METRICS) == WorkerMetrics("1795410000.00", 5, 4, 0.5)
 
 
+LORA = b"""vllm:lora_requests_info{max_lora="4",waiting_lora_adapters="",running_lora_adapters="a@1-1"} 1764000001.5
+vllm:lora_requests_info{max_lora="4",running_lora_adapters="b@1-2,c@1-3",waiting_lora_adapters="a@1-1"} 1764000002.5
+vllm:lora_requests_info{max_lora="4",running_lora_adapters="d@1-4",waiting_lora_adapters=""} never
+"""  # noqa: E501 (as vLLM writes it)
+
+
+def test_the_newest_batch_tells_which_adapters_are_active() -> None:
+    assert parse_metrics(LORA).active == {"b@1-2", "c@1-3"}
+    idle = b'vllm:lora_requests_info{max_lora="4",running_lora_adapters=""} 1764000009.0\n'
+    assert parse_metrics(LORA + idle).active == frozenset()
+
+
 def test_metrics_that_say_nothing_are_empty() -> None:
     assert parse_metrics(b"python_info 1.0\nvllm:num_requests_running nonsense\n") == (
         WorkerMetrics()
