@@ -50,7 +50,7 @@ from gateway.serving.upstream import HttpUpstream
 from gateway.settings import GatewaySettings
 from gateway.shipping import Shipping
 from gateway.ui.site import ui_routes
-from gateway.workers.client import make_admin
+from gateway.workers.kinds import make_admin
 from gateway.workers.loader import Loader
 from gateway.workers.probe import WorkerWatch
 from guardrails.client import JudgeClient

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -71,12 +72,38 @@ class Timeouts(_Frozen):
     worker_wait: float = Field(10.0, ge=0, description="for a worker to come back, before 503")
 
 
+def read_secret(variable: str) -> str | None:
+    """Read a secret that settings name by its variable; when it is needed, so nothing keeps it."""
+    return os.environ.get(variable, "").strip() or None
+
+
 class WorkerSettings(_Frozen):
     """A worker to route to."""
 
     name: str
     url: str
-    kind: str = "vllm"
+    kind: Literal["vllm", "llamacpp", "tensorrt_llm", "openai"] = "vllm"
+    api_key_env: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="variable that holds the API key"
+    )
+    models: dict[str, str] = Field({}, description="the worker's names for `support@3`, `base`")
+
+    @field_validator("url")
+    @classmethod
+    def _root(cls, value: str) -> str:
+        return value.rstrip("/").removesuffix("/v1")
+
+    @model_validator(mode="after")
+    def _has_names(self) -> WorkerSettings:
+        if self.kind == "vllm" and self.models:
+            raise ValueError("models: vLLM knows versions by their own names; leave it out")
+        if self.kind == "tensorrt_llm" and any(
+            not value.startswith("/") for name, value in self.models.items() if name != "base"
+        ):
+            raise ValueError(
+                "models: name each adapter's folder on the worker, such as /adapters/7"
+            )
+        return self
 
 
 class RolloutSettings(_Frozen):

@@ -67,14 +67,14 @@ def desired(snapshot: Snapshot, room: int) -> tuple[Version, ...]:
     ranked += [alias.previous for alias in aliases]
     ranked += sorted(snapshot.versions.values(), key=attrgetter("id"), reverse=True)
     unique = {
-        version.id: version
-        for version in ranked
-        if version is not None
-        and not version.is_base
-        and not version.draining
-        and version.state in RESIDENT
+        version.id: version for version in ranked if version is not None and is_resident(version)
     }
     return tuple(unique.values())[:room]
+
+
+def is_resident(version: Version) -> bool:
+    """Whether workers are to hold the version as far as they have room."""
+    return not version.is_base and not version.draining and version.state in RESIDENT
 
 
 def plan(
@@ -86,7 +86,8 @@ def plan(
     """Compare what a healthy worker shows with what it should hold.
 
     `versions` are all known ones by id, `placements` those of this worker. A version that has a
-    valid placement which is not routable is to be proven again.
+    valid placement which is not routable is to be proven again. A static worker is to hold what it
+    shows, all of it.
     """
     valid: dict[int, Placement] = {}
     forget = []
@@ -96,13 +97,15 @@ def plan(
             forget.append(placement.version_id)
         else:
             valid[version.id] = placement
+    if seen.static:
+        wanted = [v for v in versions.values() if is_resident(v) and seen.serves(v)]
     keep = {version.worker_name for version in wanted}
     known = {version.worker_name for version in versions.values()}
     drain = [
         name for name in sorted(seen.adapters - keep) if name in known or OUR_NAME.fullmatch(name)
     ]
     prove = [v for v in wanted if v.id not in valid or not valid[v.id].routable]
-    return WorkerPlan(tuple(forget), tuple(prove), tuple(drain))
+    return WorkerPlan(tuple(forget), tuple(prove), () if seen.static else tuple(drain))
 
 
 def next_step(
@@ -111,7 +114,7 @@ def next_step(
     observed: Mapping[str, Observed],
     trials: Mapping[tuple[str, int], Trial],
 ) -> Step | None:
-    """Where an unproven version goes: candidate by one proof, rejected by every healthy worker."""
+    """Where an unproven version goes: candidate by one proof, rejected by all that could have it."""
     if version.state not in UNPROVEN:
         return None
     for placement in placements:
@@ -119,9 +122,9 @@ def next_step(
         proven = placement.routable and seen is not None and seen.healthy
         if proven and seen is not None and seen.same_boot(placement):
             return Step(VersionState.CANDIDATE, f"{placement.worker}: {placement.detail}")
-    healthy = [seen for seen in observed.values() if seen.healthy]
+    able = [seen for seen in observed.values() if seen.healthy and seen.fits(version)]
     reasons = []
-    for seen in healthy:
+    for seen in able:
         trial = trials.get((seen.worker, version.id))
         if trial is None or trial.boot != seen.boot or trial.verdicts < VERDICTS:
             return None

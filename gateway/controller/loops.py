@@ -11,7 +11,7 @@ from typing import Protocol
 from gateway.controller.lease import Leadership, LeaseStore
 from gateway.controller.reconcile import ControlStore, Reconciler
 from gateway.registry.snapshot import WorkerSpec
-from gateway.workers.client import WorkerAdmin
+from gateway.workers.admin import WorkerAdmin
 from gateway.workers.loader import Evidence, Loader
 from gateway.workers.probe import WorkerWatch
 

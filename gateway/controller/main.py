@@ -21,7 +21,7 @@ from gateway.controller.schedule import Schedule
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import WorkerSpec
 from gateway.settings import GatewaySettings
-from gateway.workers.client import make_admin
+from gateway.workers.kinds import make_admin
 
 logger = logging.getLogger(__name__)
 

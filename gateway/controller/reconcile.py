@@ -179,7 +179,7 @@ class Reconciler:
 
     async def _advance(self, view: View) -> None:
         observed = self._watch.observed
-        for version in view.wanted:
+        for version in view.versions.values():
             placements = view.snapshot.placements.get(version.id, ())
             step = next_step(version, placements, observed, self._trials)
             if step is None:

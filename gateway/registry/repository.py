@@ -10,6 +10,8 @@ from sqlalchemy import Connection, Row, Select, and_, exists, func, or_, select
 
 from gateway.registry.records import GatewayBeat, KeyInfo, WorkerStatus
 from gateway.registry.snapshot import (
+    BASE_ALIAS,
+    BASE_TENANT,
     Alias,
     Effect,
     Key,
@@ -18,6 +20,7 @@ from gateway.registry.snapshot import (
     Snapshot,
     Version,
     VersionState,
+    WorkerOptions,
     WorkerSpec,
 )
 from gateway.registry.tables import (
@@ -29,9 +32,6 @@ from gateway.registry.tables import (
     VERSIONS,
     WORKERS,
 )
-
-BASE_TENANT = "*"
-BASE_ALIAS = "base"
 
 Locate = Callable[[str], str]
 
@@ -67,7 +67,7 @@ def load_snapshot(connection: Connection, locate: Locate = str) -> Snapshot:
         versions=MappingProxyType({(v.tenant, v.alias, v.number): v for v in versions.values()}),
         workers=MappingProxyType(
             {
-                row.name: WorkerSpec(row.name, row.url, row.kind)
+                row.name: spec_of(row)
                 for row in connection.execute(select(WORKERS).order_by(WORKERS.c.name))
             }
         ),
@@ -259,6 +259,11 @@ def key_of(row: Row[Any]) -> Key:
 def key_info_of(row: Row[Any]) -> KeyInfo:
     """Turn a key's row into what is listed of it."""
     return KeyInfo(key_of(row), row.prefix, row.created_at, row.revoked_at)
+
+
+def spec_of(row: Row[Any]) -> WorkerSpec:
+    """Turn a worker's row into what was configured of it."""
+    return WorkerSpec(row.name, row.url, row.kind, WorkerOptions(**(row.options or {})))
 
 
 def worker_of(row: Row[Any]) -> WorkerStatus:

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+BASE_TENANT = "*"
+BASE_ALIAS = "base"
+DEFAULT_TENANT = "default"
+
 
 class VersionState(StrEnum):
     """Where a version stands in its life; the record of changes is append-only."""
@@ -26,9 +30,10 @@ class Effect(StrEnum):
     NO_EFFECT = "no_effect"
     MISMATCH = "mismatch"
     UNDECIDABLE = "undecidable"
+    DECLARED = "declared"  # the operator says so, and this kind of worker cannot be measured
 
 
-_ROUTABLE = (Effect.EFFECTIVE, Effect.UNDECIDABLE)
+_ROUTABLE = (Effect.EFFECTIVE, Effect.UNDECIDABLE, Effect.DECLARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +142,25 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What else is configured of a worker.
+
+    `api_key_env` names the variable of the environment that holds its key: the key itself is kept
+    nowhere. `models` are its own names for what versions are called (`support@3`, `base`).
+    """
+
+    api_key_env: str | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """A worker as configured: `url` without a trailing slash, `kind` such as `vllm`."""
 
     name: str
     url: str
     kind: str = "vllm"
+    options: WorkerOptions = WorkerOptions()
 
 
 @dataclass(frozen=True, slots=True)

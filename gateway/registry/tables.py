@@ -151,6 +151,7 @@ class WorkerRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     url: Mapped[str]
     kind: Mapped[str]
+    options: Mapped[dict[str, Any] | None]
     boot: Mapped[str]
     healthy: Mapped[bool]
     detail: Mapped[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, insert, literal, or_, select, update
@@ -10,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.registry.notices import notify
 from gateway.registry.repository import read_meta
-from gateway.registry.snapshot import Placement, VersionState
+from gateway.registry.snapshot import Placement, VersionState, WorkerSpec
 from gateway.registry.tables import (
     ALIAS_EVENTS,
     ALIASES,
@@ -199,11 +200,12 @@ def delete_placements(connection: Connection, *conditions: Any) -> bool:
     return connection.execute(delete(PLACEMENTS).where(*conditions)).rowcount > 0
 
 
-def put_worker(connection: Connection, name: str, url: str, kind: str) -> None:
+def put_worker(connection: Connection, spec: WorkerSpec) -> None:
     """Add a worker, not yet seen, or give a known one its present address."""
     fresh = {"boot": "", "healthy": False, "detail": "", "metrics": None, "seen_at": None}
-    insert_once(connection, WORKERS, {"name": name, "url": url, "kind": kind, **fresh})
-    connection.execute(update(WORKERS).where(WORKERS.c.name == name).values(url=url, kind=kind))
+    told = {"url": spec.url, "kind": spec.kind, "options": asdict(spec.options)}
+    insert_once(connection, WORKERS, {"name": spec.name, **told, **fresh})
+    connection.execute(update(WORKERS).where(WORKERS.c.name == spec.name).values(**told))
 
 
 def update_worker(connection: Connection, name: str, values: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from gateway.choose import choose, served_name
 from gateway.errors import GatewayError, NoWorker
 from gateway.registry.snapshot import Placement, Snapshot, Version, WorkerSpec
+from gateway.workers.admin import Ask
 from gateway.workers.loader import Loader
 from gateway.workers.probe import Observed, WorkerWatch
 
@@ -20,10 +21,11 @@ _SLACK = 2
 
 
 class Target(NamedTuple):
-    """A worker, and the name under which it knows the version."""
+    """A worker, the name under which it knows the version, and the fields that choose it there."""
 
     worker: WorkerSpec
     name: str
+    ask: Ask
 
 
 class Router:
@@ -103,7 +105,8 @@ class Router:
         spec = self.snapshot.workers.get(name) if self.snapshot and name else None
         if name is None or spec is None:
             return None
-        return Target(spec, served_name(version, observed[name]))
+        served = served_name(version, observed[name])
+        return Target(spec, served, observed[name].asks.get(served) or {"model": served})
 
     def observed(self, worker: str) -> Observed | None:
         """What was last observed of a worker."""
@@ -121,7 +124,7 @@ class Router:
         able = [
             seen
             for seen in self._watch.observed.values()
-            if seen.healthy and seen.bases and seen.worker not in known
+            if seen.healthy and seen.fits(version) and seen.worker not in known
         ]
         if not able:
             return

@@ -11,11 +11,11 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from gateway.registry.snapshot import Placement, Version, WorkerSpec
-from gateway.workers.client import ServedModel, WorkerAdmin, WorkerMetrics
+from gateway.registry.snapshot import DEFAULT_TENANT, Placement, Version, WorkerSpec
+from gateway.workers.admin import Ask, ServedModel, WorkerAdmin, WorkerMetrics
 from gateway.workers.errors import WorkerSlow, WorkerUnreachable
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,11 @@ COUNTED = "~"  # marks boots that only the process which counted them can compar
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One worker as last probed; `at` is in seconds since the epoch."""
+    """One worker as last probed; `at` is in seconds since the epoch.
+
+    `asks` holds the fields that choose a model where its name alone does not; a `static` worker
+    holds what it was started with, and loads nothing.
+    """
 
     worker: str
     healthy: bool = False
@@ -38,6 +42,8 @@ class Observed:
     kv_usage: float = 0.0
     at: float = 0.0
     detail: str = ""
+    asks: Mapping[str, Ask] = field(default_factory=dict)
+    static: bool = False
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -49,9 +55,25 @@ class Observed:
         """A name of the worker's base model."""
         return min(self.bases, default=None)
 
+    def name_of(self, version: Version) -> str | None:
+        """The name that the version has on this worker, None where it is not there.
+
+        A static worker may show the name that clients use, which is the default tenant's.
+        """
+        if version.is_base:
+            return self.base
+        if version.worker_name in self.names:
+            return version.worker_name
+        declared = self.static and version.tenant == DEFAULT_TENANT and version.model in self.names
+        return version.model if declared else None
+
     def serves(self, version: Version) -> bool:
         """Whether the version's name is there; that says nothing about what answers to it."""
-        return bool(self.bases) if version.is_base else version.worker_name in self.names
+        return self.name_of(version) is not None
+
+    def fits(self, version: Version) -> bool:
+        """Whether the worker can hold the version at all: it does, or it can be told to load it."""
+        return self.serves(version) or (bool(self.bases) and not self.static)
 
     def same_boot(self, placement: Placement) -> bool:
         """Whether the placement was made for the process that runs now.
@@ -66,11 +88,12 @@ class Observed:
 
     def same_but_load(self, other: Observed) -> bool:
         """Whether nothing that routing by name depends on differs."""
-        return (self.healthy, self.boot, self.names, self.bases) == (
+        return (self.healthy, self.boot, self.names, self.bases, self.asks) == (
             other.healthy,
             other.boot,
             other.names,
             other.bases,
+            other.asks,
         )
 
 
@@ -135,6 +158,8 @@ class Prober:
             waiting=metrics.waiting,
             kv_usage=metrics.kv_usage,
             at=self._clock(),
+            asks={model.name: model.ask for model in models if model.ask},
+            static=not self.admin.capabilities.runtime_load,
         )
 
     def _down(self, detail: str) -> Observed:
