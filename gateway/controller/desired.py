@@ -114,7 +114,7 @@ def next_step(
     observed: Mapping[str, Observed],
     trials: Mapping[tuple[str, int], Trial],
 ) -> Step | None:
-    """Where an unproven version goes: candidate by one proof, rejected by all that could have it."""
+    """Where an unproven version goes: candidate by one proof, rejected by all that fit it."""
     if version.state not in UNPROVEN:
         return None
     for placement in placements:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -200,3 +201,18 @@ async def test_worker_of_an_unknown_kind_is_left_out(caplog: pytest.LogCaptureFi
     watch.set_workers([FakeWorker().spec])
     assert not watch.observed
     assert "cannot be watched" in caplog.text
+
+
+def test_the_name_that_clients_use_is_the_default_tenants_and_only_where_it_was_declared() -> None:
+    names = frozenset({"base@0", "support@1"})
+    declared = Observed("w1", names=names, bases=frozenset({"base@0"}), static=True)
+    assert declared.name_of(version()) == "support@1"
+    assert declared.name_of(replace(version(), tenant="acme")) is None
+    assert replace(declared, static=False).name_of(version()) is None
+
+
+def test_only_workers_that_load_fit_what_they_lack() -> None:
+    loads = Observed("w1", names=frozenset({"base@0"}), bases=frozenset({"base@0"}))
+    assert loads.fits(version())
+    assert not replace(loads, static=True).fits(version())
+    assert not Observed("w1").fits(version())

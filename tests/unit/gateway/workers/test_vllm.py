@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,7 @@ from gateway.workers.errors import (
 )
 from gateway.workers.exchange import Exchange
 from gateway.workers.vllm import SCORED_AT_ONCE, VllmAdmin, parse_metrics
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Answers = dict[str, Handler]
+from tests.unit.gateway.workers.conftest import Answers, Handler
 
 METRICS = b"""# HELP process_start_time_seconds Start time
 process_start_time_seconds 1.79541e+09
@@ -48,25 +45,9 @@ def test_metrics_that_say_nothing_are_empty() -> None:
 
 
 @pytest.fixture
-def answers() -> Answers:
-    return {}
-
-
-@pytest.fixture
-async def admin(answers: Answers, tmp_path: Path) -> AsyncIterator[VllmAdmin]:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        return await answers[request.path](request)
-
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.UnixSite(runner, str(tmp_path / "w.sock")).start()
-    connector = aiohttp.UnixConnector(str(tmp_path / "w.sock"))
-    async with aiohttp.ClientSession(connector=connector) as session:
-        spec = WorkerSpec("w", "http://worker/")
-        yield VllmAdmin(Exchange(spec, session, timeout=0.3, work_timeout=0.3))
-    await runner.cleanup()
+def admin(session: aiohttp.ClientSession) -> VllmAdmin:
+    spec = WorkerSpec("w", "http://worker/")
+    return VllmAdmin(Exchange(spec, session, timeout=0.3, work_timeout=0.3))
 
 
 def says(status: int, body: object, seen: list[object] | None = None) -> Handler:
