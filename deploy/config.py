@@ -132,10 +132,7 @@ class Config(BaseSettings):
 def _worker(number: int, entry: Any) -> Any:
     if not isinstance(entry, str):
         return entry
-    url = entry.rstrip("/").removesuffix("/v1")
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"{entry!r} is not an http:// or https:// URL")
-    return WorkerSettings(name=f"worker-{number}", url=url)
+    return {"name": f"worker-{number}", "url": entry}
 
 
 def config_file() -> Path | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from cronsim import CronSim, CronSimError
 from pydantic import (
@@ -78,10 +79,10 @@ def read_secret(variable: str) -> str | None:
 
 
 class WorkerSettings(_Frozen):
-    """A worker to route to."""
+    """A worker to route to, or where such workers are found."""
 
-    name: str
-    url: str
+    name: str = Field(pattern=r"^[^@]+$")
+    url: str = Field(description="`dns+http://host:port` and `k8s+http://service.namespace` find")
     kind: Literal["vllm", "llamacpp", "tensorrt_llm", "openai"] = "vllm"
     api_key_env: str | None = Field(
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="variable that holds the API key"
@@ -91,6 +92,10 @@ class WorkerSettings(_Frozen):
     @field_validator("url")
     @classmethod
     def _root(cls, value: str) -> str:
+        if not re.match(r"(dns\+|k8s\+)?https?://[^/]", value):
+            raise ValueError("begins with http://, https://, dns+http:// or k8s+http://")
+        if value.startswith("k8s+") and "." not in urlsplit(value).netloc:
+            raise ValueError("name the service's namespace too, as in k8s+http://vllm.models")
         return value.rstrip("/").removesuffix("/v1")
 
     @model_validator(mode="after")

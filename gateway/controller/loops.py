@@ -12,6 +12,7 @@ from gateway.controller.lease import Leadership, LeaseStore
 from gateway.controller.reconcile import ControlStore, Reconciler
 from gateway.registry.snapshot import WorkerSpec
 from gateway.workers.admin import WorkerAdmin
+from gateway.workers.discovery import LOOK_S, Discovery, WorkerStore
 from gateway.workers.loader import Evidence, Loader
 from gateway.workers.probe import WorkerWatch
 
@@ -29,15 +30,11 @@ class Chore:
     work: Callable[[], object]
 
 
-class Store(ControlStore, Evidence, LeaseStore, Protocol):
+class Store(ControlStore, Evidence, LeaseStore, WorkerStore, Protocol):
     """All that the controller needs of the registry."""
 
     def prepare(self) -> None:
         """Make what must always be there."""
-        ...
-
-    def upsert_worker(self, spec: WorkerSpec) -> None:
-        """Make a worker known."""
         ...
 
 
@@ -55,6 +52,7 @@ class Controller:
         step_s: float = STEP_S,
         probe_s: float = 1.0,
         chores: Sequence[Chore] = (),
+        discovery: Discovery | None = None,
     ) -> None:
         self._store = store
         self._workers = tuple(workers)
@@ -65,6 +63,7 @@ class Controller:
         self._configured = False
         self._trouble = ""
         self._chores = tuple(chores)
+        self._discovery = discovery
 
     async def run(self) -> None:
         """Lead when possible and reconcile while leading."""
@@ -83,6 +82,8 @@ class Controller:
             group.create_task(self._leadership.run(), name="lease")
             for chore in self._chores:
                 group.create_task(self._do(chore), name=chore.name)
+            if self._discovery is not None:
+                group.create_task(self._discover(self._discovery), name="discovery")
             await self._reconcile(reconciler, group)
 
     async def _reconcile(self, reconciler: Reconciler, group: asyncio.TaskGroup) -> None:
@@ -120,6 +121,18 @@ class Controller:
                     trouble = said
                     logger.error("%s fails, and is tried again: %s", chore.name, said)
             await asyncio.sleep(chore.every_s)
+
+    async def _discover(self, discovery: Discovery) -> None:
+        """Look for workers again and again while leading."""
+        while True:
+            try:
+                if self._leadership.held and self._configured:
+                    await discovery.step()
+                else:
+                    discovery.stand_by()
+            except Exception as error:  # the store is away, which the control loop tells of
+                logger.debug("discovery fails, and is tried again: %s", error)
+            await asyncio.sleep(LOOK_S if self._leadership.held else self._step_s)
 
     async def _configure(self) -> None:
         """Make the configured workers known, once the store can be reached."""

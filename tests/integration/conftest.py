@@ -99,10 +99,11 @@ def make_stack(tmp_path: Path, guard_socket: Path) -> Iterator[MakeStack]:
         ) -> Stack:
             nonlocal made
             made += 1
-            if isinstance(workers, int):
-                stubs = [cleanup.enter_context(StubWorker()) for _ in range(workers)]
-            else:
-                stubs, options["workers"] = [], workers
+            stubs: list[StubWorker | WorkerSettings] = (
+                [cleanup.enter_context(StubWorker()) for _ in range(workers)]
+                if isinstance(workers, int)
+                else [*workers]
+            )
             guard = options.pop("guard_socket", guard_socket)
             stack = Stack(tmp_path / f"home-{made}", guard, stubs, **options)
             cleanup.callback(stack.stop)

@@ -134,7 +134,13 @@ def test_a_wrong_key_is_the_workers_fault_and_not_the_callers(
     make_stack: MakeStack, hosted: StubWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOSTED_KEY", KEY)
-    spec = WorkerSettings(name="h", url=hosted.url, kind="openai", api_key_env="HOSTED_KEY")
+    spec = WorkerSettings(
+        name="h",
+        url=hosted.url,
+        kind="openai",
+        api_key_env="HOSTED_KEY",
+        models={"base": "big-model"},
+    )
     stack = make_stack((spec,), timeouts={"worker_wait": 1.0})
     assert chat(stack, "base").status_code == 200
     worker = hosted.worker
