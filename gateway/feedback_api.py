@@ -23,8 +23,7 @@ from gateway.errors import (
     NotFound,
     StoreUnavailable,
 )
-from gateway.registry.repository import BASE_ALIAS
-from gateway.registry.snapshot import Key
+from gateway.registry.snapshot import BASE_ALIAS, Key
 from gateway.serving.http import ClientGone, Header, read_body
 from gateway.serving.ids import minted_at, version_of
 from gateway.serving.requests import RequestStruct, decode

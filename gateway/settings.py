@@ -88,6 +88,7 @@ class WorkerSettings(_Frozen):
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="variable that holds the API key"
     )
     models: dict[str, str] = Field({}, description="the worker's names for `support@3`, `base`")
+    base: str | None = Field(None, description="its base model, where its list does not tell")
 
     @field_validator("url")
     @classmethod

@@ -55,8 +55,8 @@ class Step:
     reason: str
 
 
-def desired(snapshot: Snapshot, room: int) -> tuple[Version, ...]:
-    """The versions that every worker should hold, the most needed first, at most `room`.
+def desired(snapshot: Snapshot) -> tuple[Version, ...]:
+    """The versions that workers should hold as far as they have room, the most needed first.
 
     Aliases' stable versions come first, then candidates of rollouts, then previous versions (so
     that a rollback is warm), then the rest, newest first.
@@ -67,14 +67,20 @@ def desired(snapshot: Snapshot, room: int) -> tuple[Version, ...]:
     ranked += [alias.previous for alias in aliases]
     ranked += sorted(snapshot.versions.values(), key=attrgetter("id"), reverse=True)
     unique = {
-        version.id: version for version in ranked if version is not None and is_resident(version)
+        version.id: version
+        for version in ranked
+        if version is not None
+        and not version.is_base
+        and not version.draining
+        and version.state in RESIDENT
     }
-    return tuple(unique.values())[:room]
+    return tuple(unique.values())
 
 
-def is_resident(version: Version) -> bool:
-    """Whether workers are to hold the version as far as they have room."""
-    return not version.is_base and not version.draining and version.state in RESIDENT
+def share(seen: Observed, wanted: Iterable[Version], room: int) -> tuple[Version, ...]:
+    """What one worker should hold: the first `room` that fit it, or what it was started with."""
+    fitting = tuple(version for version in wanted if seen.fits(version))
+    return fitting if seen.static else fitting[:room]
 
 
 def plan(
@@ -86,8 +92,7 @@ def plan(
     """Compare what a healthy worker shows with what it should hold.
 
     `versions` are all known ones by id, `placements` those of this worker. A version that has a
-    valid placement which is not routable is to be proven again. A static worker is to hold what it
-    shows, all of it.
+    valid placement which is not routable is to be proven again. A static worker drains nothing.
     """
     valid: dict[int, Placement] = {}
     forget = []
@@ -97,8 +102,6 @@ def plan(
             forget.append(placement.version_id)
         else:
             valid[version.id] = placement
-    if seen.static:
-        wanted = [v for v in versions.values() if is_resident(v) and seen.serves(v)]
     keep = {version.worker_name for version in wanted}
     known = {version.worker_name for version in versions.values()}
     drain = [

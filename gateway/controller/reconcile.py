@@ -21,6 +21,7 @@ from gateway.controller.desired import (
     drained,
     next_step,
     plan,
+    share,
 )
 from gateway.errors import GatewayError
 from gateway.registry.records import GatewayBeat
@@ -84,10 +85,10 @@ class View:
     wanted: tuple[Version, ...]
 
     @classmethod
-    def of(cls, snapshot: Snapshot, room: int) -> View:
+    def of(cls, snapshot: Snapshot) -> View:
         """Work out a snapshot's consequences once."""
         versions = {version.id: version for version in snapshot.versions.values()}
-        return cls(snapshot, versions, desired(snapshot, room))
+        return cls(snapshot, versions, desired(snapshot))
 
     def on(self, worker: str) -> list[Placement]:
         """The placements of one worker."""
@@ -147,7 +148,7 @@ class Reconciler:
         snapshot = await asyncio.to_thread(self._store.snapshot)
         if view is None or dict(view.snapshot.workers) != dict(snapshot.workers):
             self._watch.set_workers(snapshot.workers.values())
-        self._view = view = View.of(snapshot, self._room)
+        self._view = view = View.of(snapshot)
         live = {(worker, v) for worker in snapshot.workers for v in view.versions}
         self._trials = {key: trial for key, trial in self._trials.items() if key in live}
         return view
@@ -179,7 +180,7 @@ class Reconciler:
 
     async def _advance(self, view: View) -> None:
         observed = self._watch.observed
-        for version in view.versions.values():
+        for version in view.wanted:
             placements = view.snapshot.placements.get(version.id, ())
             step = next_step(version, placements, observed, self._trials)
             if step is None:
@@ -208,7 +209,8 @@ class Reconciler:
         seen = await self._watch.look(name)
         if not seen.healthy:
             return False
-        todo = plan(seen, view.wanted, view.versions, view.on(name))
+        wanted = share(seen, view.wanted, self._room)
+        todo = plan(seen, wanted, view.versions, view.on(name))
         if todo.forget:
             await asyncio.to_thread(self._store.drop_placements, name, todo.forget)
             return seen.boot[:1] != COUNTED  # where boots are counted, gateways must learn it first

@@ -7,13 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, or_, select
 
 from gateway.registry.records import AliasDetail, AliasMove, Seen, StateChange, VersionDetail
-from gateway.registry.repository import (
-    BASE_TENANT,
-    Locate,
-    placement_of,
-    version_of,
-)
-from gateway.registry.snapshot import Alias, VersionState
+from gateway.registry.repository import Locate, placement_of, version_of
+from gateway.registry.snapshot import BASE_TENANT, Alias, VersionState
 from gateway.registry.tables import (
     ALIAS_EVENTS,
     ALIASES,

@@ -12,7 +12,7 @@ from gateway.errors import Conflict, InvalidRequest
 from gateway.registry import repository, writes
 from gateway.registry.errors import AliasNotFound, VersionNotFound, VersionNotReady
 from gateway.registry.repository import Locate
-from gateway.registry.snapshot import Version, VersionState
+from gateway.registry.snapshot import BASE_ALIAS, BASE_TENANT, Version, VersionState
 
 _READY = (VersionState.CANDIDATE, VersionState.SERVING)
 
@@ -148,7 +148,7 @@ def promote(
 
     Number 0 is the base model, which may answer for any alias, for a new one too.
     """
-    if number == 0 and alias != repository.BASE_ALIAS:
+    if number == 0 and alias != BASE_ALIAS:
         fresh = {"tenant": tenant, "name": alias, "stable_version_id": None, "created_at": now}
         writes.insert_alias(connection, fresh)
     row = _need_own_alias(connection, tenant, alias)
@@ -268,7 +268,7 @@ def _need_alias(connection: Connection, tenant: str, alias: str) -> Row[Any]:
 
 
 def _need_own_alias(connection: Connection, tenant: str, alias: str) -> Row[Any]:
-    if alias == repository.BASE_ALIAS:
+    if alias == BASE_ALIAS:
         raise Conflict("The base model has one version only, which is always stable.")
     return _need_alias(connection, tenant, alias)
 
@@ -276,7 +276,7 @@ def _need_own_alias(connection: Connection, tenant: str, alias: str) -> Row[Any]
 def _need_ready(connection: Connection, tenant: str, alias: str, number: int, done: str) -> Version:
     """Give a version that may answer for the alias; the base model always may."""
     if number == 0:
-        return need_version(connection, repository.BASE_TENANT, repository.BASE_ALIAS, 0)
+        return need_version(connection, BASE_TENANT, BASE_ALIAS, 0)
     version = need_version(connection, tenant, alias, number)
     if version.state not in _READY:
         raise VersionNotReady(

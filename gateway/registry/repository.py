@@ -263,7 +263,10 @@ def key_info_of(row: Row[Any]) -> KeyInfo:
 
 def spec_of(row: Row[Any]) -> WorkerSpec:
     """Turn a worker's row into what was configured of it."""
-    return WorkerSpec(row.name, row.url, row.kind, WorkerOptions(**(row.options or {})))
+    told = row.options or {}
+    models = tuple(told.get("models", {}).items())
+    options = WorkerOptions(told.get("api_key_env"), models, told.get("base"))
+    return WorkerSpec(row.name, row.url, row.kind, options)
 
 
 def worker_of(row: Row[Any]) -> WorkerStatus:

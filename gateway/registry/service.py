@@ -21,8 +21,14 @@ from gateway.registry.keys import Keys
 from gateway.registry.names import check_name
 from gateway.registry.receiving import Draft, Source
 from gateway.registry.records import AliasDetail, AliasMove, Registered
-from gateway.registry.repository import BASE_ALIAS, BASE_TENANT
-from gateway.registry.snapshot import Alias, Snapshot, Version, VersionState
+from gateway.registry.snapshot import (
+    BASE_ALIAS,
+    BASE_TENANT,
+    Alias,
+    Snapshot,
+    Version,
+    VersionState,
+)
 from gateway.registry.storage import AdapterStorage, open_storage
 from gateway.registry.store import Clock
 from gateway.settings import GatewaySettings

@@ -146,11 +146,13 @@ class WorkerOptions:
     """What else is configured of a worker.
 
     `api_key_env` names the variable of the environment that holds its key: the key itself is kept
-    nowhere. `models` are its own names for what versions are called (`support@3`, `base`).
+    nowhere. `models` are pairs of what versions are called (`support@3`, `base`) and the worker's
+    own names for them. `base` is the alias of its base model where its list does not tell.
     """
 
     api_key_env: str | None = None
-    models: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[tuple[str, str], ...] = ()
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

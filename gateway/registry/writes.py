@@ -203,7 +203,8 @@ def delete_placements(connection: Connection, *conditions: Any) -> bool:
 def put_worker(connection: Connection, spec: WorkerSpec) -> None:
     """Add a worker, not yet seen, or give a known one its present address."""
     fresh = {"boot": "", "healthy": False, "detail": "", "metrics": None, "seen_at": None}
-    told = {"url": spec.url, "kind": spec.kind, "options": asdict(spec.options)}
+    options = asdict(spec.options) | {"models": dict(spec.options.models)}
+    told = {"url": spec.url, "kind": spec.kind, "options": options}
     insert_once(connection, WORKERS, {"name": spec.name, **told, **fresh})
     connection.execute(update(WORKERS).where(WORKERS.c.name == spec.name).values(**told))
 

@@ -17,28 +17,32 @@ _EXTRAS = ("top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos")
 
 def translated(request: ChatRequest | CompletionRequest, kind: str, ask: Ask) -> bytes:
     """Write the request for a worker of this kind; `ask` chooses the model on it."""
-    changes: dict[str, Any] = {"model": ask["model"]}
-    more = {name: value for name, value in ask.items() if name != "model"}
+    changes: dict[str, Any] = {"model": ask.model}
+    more = [ask.more]
     if isinstance(request, CompletionRequest):
         changes["logprobs"] = max(1, request.logprobs or 0)  # 0 means none to all but vLLM
     if request.stream_options is not None and kind != "tensorrt_llm":
         changes["stream_options"] = _USAGE
     if kind == "openai":
         changes |= dict.fromkeys(_EXTRAS)
-    elif kind == "llamacpp":
-        _for_llama_server(request, changes, more)
+    if kind == "llamacpp":
+        changes |= _in_llama_servers_words(request)
+        if request.repetition_penalty is not None:
+            more.append(_encode({"repeat_penalty": request.repetition_penalty}))
     body = _encode(msgspec.structs.replace(request, **changes))
-    return body[:-1] + b"," + _encode(more)[1:] if more else body
+    return _joined([body, *more])
 
 
-def _for_llama_server(
-    request: ChatRequest | CompletionRequest, changes: dict[str, Any], more: dict[str, Any]
-) -> None:
-    """Use llama-server's own names, and ask for few alternatives: left alone it gives twenty."""
+def _in_llama_servers_words(request: ChatRequest | CompletionRequest) -> dict[str, Any]:
+    """Give what it calls otherwise, and ask for one alternative: unasked it gives twenty."""
+    changes: dict[str, Any] = {"repetition_penalty": None}
     if isinstance(request, ChatRequest):
         changes["top_logprobs"] = max(1, request.top_logprobs or 0)
         if request.max_completion_tokens is not None:
             changes |= {"max_completion_tokens": None, "max_tokens": request.max_completion_tokens}
-    if request.repetition_penalty is not None:
-        changes["repetition_penalty"] = None
-        more["repeat_penalty"] = request.repetition_penalty
+    return changes
+
+
+def _joined(objects: list[bytes]) -> bytes:
+    """Make one JSON object of several."""
+    return b"{" + b",".join(inner for one in objects if (inner := one[1:-1])) + b"}"

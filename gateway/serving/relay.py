@@ -89,7 +89,7 @@ def refusal(status: int, body: bytes, target: Target, model: str) -> Exception:
 
 def _failure(status: int, message: str, target: Target, model: str) -> Exception:
     """Tell the client's faults from the worker's; the worker-side names never show."""
-    for name in filter(None, (target.name, target.ask["model"])):
+    for name in filter(None, (target.name, target.ask.model)):
         message = message.replace(name, model)
     message = message[:2000]
     if status == 404:

@@ -106,7 +106,7 @@ class Router:
         if name is None or spec is None:
             return None
         served = served_name(version, observed[name])
-        return Target(spec, served, observed[name].asks.get(served) or {"model": served})
+        return Target(spec, served, observed[name].asks.get(served) or Ask(served))
 
     def observed(self, worker: str) -> Observed | None:
         """What was last observed of a worker."""

@@ -6,26 +6,31 @@ them all. Completions for clients do not pass here: this is for probes, loads an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-Ask = Mapping[str, Any]
-"""The fields of a request that choose a model on its worker; `model` is always among them."""
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """How a request chooses a model on its worker: by `model`, and `more` fields as JSON."""
+
+    model: str
+    more: bytes = b"{}"
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
     """A model that a worker answers with; `parent` is None for a base model.
 
-    `name` is the one that versions go by, `root` the files where they are known. `ask` is empty
+    `name` is the one that versions go by, `root` the files where they are known. `ask` is None
     where a request chooses the model by `name` alone.
     """
 
     name: str
     root: str
     parent: str | None
-    ask: Ask = field(default_factory=dict)
+    ask: Ask | None = None
 
     @property
     def is_base(self) -> bool:

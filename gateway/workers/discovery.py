@@ -161,7 +161,7 @@ def source_of(entry: WorkerSettings, session: aiohttp.ClientSession) -> Source |
 
 def spec_of(entry: WorkerSettings) -> WorkerSpec:
     """Give what the registry keeps of an entry."""
-    options = WorkerOptions(entry.api_key_env, entry.models)
+    options = WorkerOptions(entry.api_key_env, tuple(entry.models.items()), entry.base)
     return WorkerSpec(entry.name, entry.url, entry.kind, options)
 
 

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import PureWindowsPath
-from typing import Any
 
 import msgspec
 
@@ -48,9 +47,9 @@ def named(adapters: Sequence[_Adapter], base: str, names: Mapping[str, str]) -> 
     requests that do not speak of it.
     """
 
-    def ask(chosen: int | None) -> dict[str, Any]:
+    def ask(chosen: int | None) -> Ask:
         scales = [{"id": a.id, "scale": 1.0 if a.id == chosen else 0.0} for a in adapters]
-        return {"model": base, **({"lora": scales} if scales else {})}
+        return Ask(base, msgspec.json.encode({"lora": scales})) if scales else Ask(base)
 
     ours = {stem: name for name, stem in names.items()}
     served = [ServedModel(base, base, None, ask(None))]
@@ -85,7 +84,7 @@ class LlamaCppAdmin(Fixed):
             adapters = _adapters.decode(body)
         except msgspec.DecodeError as error:
             raise WorkerUnreachable(f"the list of adapters cannot be read: {error}") from error
-        return tuple(named(adapters, cards[0].id, self.spec.options.models))
+        return tuple(named(adapters, cards[0].id, dict(self.spec.options.models)))
 
     async def metrics(self) -> WorkerMetrics:
         """The figures of `/metrics`, whose header tells one boot from another."""
@@ -119,7 +118,7 @@ class LlamaCppAdmin(Fixed):
             "POST",
             "/completion",
             {
-                **ask,
+                **msgspec.json.decode(ask.more),
                 "prompt": prefix,
                 "n_predict": 1,
                 "temperature": 0,

@@ -158,7 +158,7 @@ class Prober:
             waiting=metrics.waiting,
             kv_usage=metrics.kv_usage,
             at=self._clock(),
-            asks={model.name: model.ask for model in models if model.ask},
+            asks={model.name: model.ask for model in models if model.ask is not None},
             static=not self.admin.capabilities.runtime_load,
         )
 

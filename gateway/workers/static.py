@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from http import HTTPStatus
 
+import msgspec
+
 from gateway.registry.snapshot import BASE_ALIAS
 from gateway.workers.admin import Ask, Capabilities, ServedModel, WorkerMetrics
 from gateway.workers.errors import MeasureFailed
@@ -27,21 +29,21 @@ def held(
     adapters |= {name: named for name, named in declared.items() if name != BASE_ALIAS}
     listed = {card.id for card in cards if card.parent is None} - set(adapters.values())
     base = declared.get(BASE_ALIAS) or (listed.pop() if len(listed) == 1 else "")
-    served = [ServedModel(base, base, None, {"model": base})] if base else []
+    served = [ServedModel(base, base, None, Ask(base))] if base else []
     served += [ServedModel(n, named, base, choosing(base, named)) for n, named in adapters.items()]
     return tuple(served)
 
 
 def by_name(base: str, named: str) -> Ask:
     """Choose an adapter as a model of its own."""
-    return {"model": named}
+    return Ask(named)
 
 
 def by_request(base: str, path: str) -> Ask:
     """Choose an adapter as TensorRT-LLM does: by its folder, and a number that must be its own."""
     number = int.from_bytes(blake2b(path.encode(), digest_size=4).digest(), "big") >> 1
     request = {"lora_name": path, "lora_int_id": number, "lora_path": path}
-    return {"model": base, "lora_request": request}
+    return Ask(base, msgspec.json.encode({"lora_request": request}))
 
 
 class StaticAdmin(Fixed):
@@ -60,7 +62,8 @@ class StaticAdmin(Fixed):
 
     async def models(self) -> tuple[ServedModel, ...]:
         """What is declared, and what `/v1/models` lists."""
-        return held(await self._exchange.cards(), self.spec.options.models, self.choosing)
+        declared = dict(self.spec.options.models)
+        return held(await self._exchange.cards(), declared, self.choosing)
 
     async def metrics(self) -> WorkerMetrics:
         """None: there is no common form."""

@@ -15,6 +15,7 @@ from gateway.controller.desired import (
     drained,
     next_step,
     plan,
+    share,
 )
 from gateway.registry.snapshot import Alias, Effect, Placement, Snapshot, Version, VersionState
 from gateway.workers.probe import Observed
@@ -46,22 +47,22 @@ def placed(
 def test_what_aliases_need_comes_first_then_the_newest() -> None:
     versions = [version(i) for i in range(1, 8)]
     alias = Alias("support", "default", versions[1], versions[0], versions[2], 0.1)
-    made = desired(snapshot([base_version(), *versions], alias), 5)
-    assert [v.id for v in made] == [2, 3, 1, 7, 6]
+    made = desired(snapshot([base_version(), *versions], alias))
+    assert [v.id for v in made] == [2, 3, 1, 7, 6, 5, 4]
+    assert share(seen(), made, 5) == made[:5]
 
 
-@given(st.lists(st.sampled_from(VersionState), max_size=12), st.integers(0, 6))
-def test_desired_versions_live_and_fit(states: list[VersionState], room: int) -> None:
+@given(st.lists(st.sampled_from(VersionState), max_size=12))
+def test_desired_versions_live(states: list[VersionState]) -> None:
     versions = [version(i + 1, state=state) for i, state in enumerate(states)]
-    made = desired(snapshot(versions), room)
-    assert len(made) <= room
+    made = desired(snapshot(versions))
     assert len({v.id for v in made}) == len(made)
     ended = (VersionState.RETIRED, VersionState.REJECTED)
     assert not [v for v in made if v.state in ended]
 
 
 def test_draining_versions_are_not_desired() -> None:
-    assert desired(snapshot([version(1, draining_since=4)]), 8) == ()
+    assert desired(snapshot([version(1, draining_since=4)])) == ()
 
 
 def test_a_missing_version_is_to_be_proven() -> None:
@@ -159,7 +160,8 @@ def test_drained_means_that_nobody_can_still_call(
 def test_a_static_worker_holds_what_it_shows_and_is_told_nothing() -> None:
     shown, lost, ended = version(1), version(2), version(3, draining_since=5)
     static = replace(seen(shown.worker_name, ended.worker_name), static=True)
-    todo = plan(static, [lost], {1: shown, 2: lost, 3: ended}, ())
+    wanted = share(static, [lost, shown], 0)
+    todo = plan(static, wanted, {1: shown, 2: lost, 3: ended}, ())
     assert (todo.prove, todo.drain) == ((shown,), ())
 
 

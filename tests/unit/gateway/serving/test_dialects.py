@@ -10,6 +10,7 @@ import pytest
 from gateway.serving.answers import BareToken, Token, parse_completion
 from gateway.serving.dialects import translated
 from gateway.serving.requests import ChatRequest, CompletionRequest, Message, StreamOptions
+from gateway.workers.admin import Ask
 
 
 def chat(**more: Any) -> ChatRequest:
@@ -17,7 +18,7 @@ def chat(**more: Any) -> ChatRequest:
 
 
 def sent(request: ChatRequest | CompletionRequest, kind: str, **ask: Any) -> dict[str, Any]:
-    body = translated(request, kind, {"model": "theirs", **ask})
+    body = translated(request, kind, Ask("theirs", msgspec.json.encode(ask)))
     return dict(msgspec.json.decode(body))
 
 

@@ -146,7 +146,7 @@ def test_what_is_found_keeps_what_is_configured() -> None:
         models={"a@1": "b"},
     )
     assert found_spec(entry, "10.0.0.1", 1) == WorkerSpec(
-        "gpu@10.0.0.1", "https://10.0.0.1:1/llm", "openai", WorkerOptions("K", {"a@1": "b"})
+        "gpu@10.0.0.1", "https://10.0.0.1:1/llm", "openai", WorkerOptions("K", (("a@1", "b"),))
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
 from gateway.registry.snapshot import WorkerOptions, WorkerSpec
-from gateway.workers.admin import WorkerMetrics
+from gateway.workers.admin import Ask, WorkerMetrics
 from gateway.workers.errors import LoadRefused, MeasureFailed, WorkerUnreachable
 from gateway.workers.exchange import Exchange
 from gateway.workers.llamacpp import LlamaCppAdmin
@@ -34,7 +35,7 @@ def admin(session: aiohttp.ClientSession, answers: Answers) -> LlamaCppAdmin:
             {"id": 1, "path": "C:\\loras\\tickets.gguf", "scale": 1.0},
         ]
     )
-    spec = WorkerSpec("w", "http://w", "llamacpp", WorkerOptions(models={"triage@3": "tickets"}))
+    spec = WorkerSpec("w", "http://w", "llamacpp", WorkerOptions(models=(("triage@3", "tickets"),)))
     return LlamaCppAdmin(Exchange(spec, session))
 
 
@@ -51,7 +52,8 @@ async def test_adapters_go_by_the_stem_of_their_file_or_by_what_is_declared(
 
 async def test_every_request_tells_every_scale(admin: LlamaCppAdmin) -> None:
     """An adapter given with --lora applies to whatever does not speak of it, the base too."""
-    scales = [[entry["scale"] for entry in m.ask["lora"]] for m in await admin.models()]
+    asks = [m.ask for m in await admin.models() if m.ask is not None]
+    scales = [[e["scale"] for e in msgspec.json.decode(ask.more)["lora"]] for ask in asks]
     assert scales == [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
 
 
@@ -60,7 +62,7 @@ async def test_a_server_without_adapters_is_asked_without_scales(
 ) -> None:
     answers["/lora-adapters"] = says([])
     [base] = await admin.models()
-    assert base.ask == {"model": "tiny.gguf"}
+    assert base.ask == Ask("tiny.gguf")
 
 
 async def test_it_is_not_ready_while_the_model_is_read(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
 from gateway.registry.snapshot import WorkerOptions, WorkerSpec
+from gateway.workers.admin import Ask
 from gateway.workers.errors import UnsupportedKind, WorkerUnreachable
 from gateway.workers.exchange import Card, Exchange
 from gateway.workers.kinds import make_admin
@@ -17,10 +19,10 @@ from tests.unit.gateway.workers.conftest import Answers
 def test_the_only_model_that_nothing_else_explains_is_the_base() -> None:
     cards = [Card("qwen"), Card("my-lora"), Card("a@1-0000000a")]
     models = held(cards, {"support@3": "my-lora"}, by_name)
-    assert [(m.name, m.ask["model"], m.is_base) for m in models] == [
-        ("qwen", "qwen", True),
-        ("a@1-0000000a", "a@1-0000000a", False),
-        ("support@3", "my-lora", False),
+    assert [(m.name, m.ask, m.is_base) for m in models] == [
+        ("qwen", Ask("qwen"), True),
+        ("a@1-0000000a", Ask("a@1-0000000a"), False),
+        ("support@3", Ask("my-lora"), False),
     ]
 
 
@@ -34,10 +36,12 @@ def test_among_many_models_the_base_is_the_declared_one_or_none() -> None:
 def test_tensorrt_is_told_the_folder_and_a_number_of_its_own() -> None:
     declared = {"a@1": "/adapters/a", "b@1": "/adapters/b"}
     base, a, b = held([Card("llama")], declared, by_request)
-    assert base.ask == {"model": "llama"}
-    assert a.ask["model"] == "llama"
-    assert a.ask["lora_request"]["lora_path"] == "/adapters/a"
-    numbers = {m.ask["lora_request"]["lora_int_id"] for m in (a, b)}
+    assert base.ask == Ask("llama")
+    asks = [m.ask for m in (a, b) if m.ask is not None]
+    assert {ask.model for ask in asks} == {"llama"}
+    requests = [msgspec.json.decode(ask.more)["lora_request"] for ask in asks]
+    assert [request["lora_path"] for request in requests] == ["/adapters/a", "/adapters/b"]
+    numbers = {request["lora_int_id"] for request in requests}
     assert len(numbers) == 2
     assert all(0 <= number < 2**31 for number in numbers)
 
