@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from feedback.settings import FeedbackSettings
 from gateway.settings import (
+    BaseModelSettings,
     Limits,
     RefreshSettings,
     RolloutSettings,
@@ -75,6 +76,7 @@ class Config(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
     model: str = Field("", description="folder of the base model; default: the bundled one")
+    bases: tuple[BaseModelSettings, ...] = Field((), description="base models beside `model`")
     workers: Annotated[tuple[WorkerSettings, ...], NoDecode] = Field(
         (), description="workers that already run; then `up` starts none"
     )

@@ -159,7 +159,7 @@ async def _running(
         shipping, engine, outbox = await _open_stores(settings, stack)
         serving.outbox, serving.engine = outbox, engine
         store = FeedbackStore(engine, settings.feedback)
-        watch = WorkerWatch(lambda spec: make_admin(spec, session))
+        watch = WorkerWatch(lambda spec: make_admin(spec, session), bases=settings.base_models)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         loader = await stack.enter_async_context(
             Loader(watch, registry, max_cpu_loras=settings.max_cpu_loras)

@@ -51,7 +51,7 @@ def _able(
     version: Version, placements: Iterable[Placement], observed: Mapping[str, Observed]
 ) -> Iterable[Observed]:
     if version.is_base:
-        return [seen for seen in observed.values() if seen.healthy and seen.bases]
+        return [seen for seen in observed.values() if seen.healthy and seen.serves(version)]
     able = []
     for placement in placements:
         seen = observed.get(placement.worker)

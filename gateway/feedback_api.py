@@ -23,7 +23,7 @@ from gateway.errors import (
     NotFound,
     StoreUnavailable,
 )
-from gateway.registry.snapshot import BASE_ALIAS, Key
+from gateway.registry.snapshot import Key
 from gateway.serving.http import ClientGone, Header, read_body
 from gateway.serving.ids import minted_at, version_of
 from gateway.serving.requests import RequestStruct, decode
@@ -96,8 +96,8 @@ class _FeedbackApi:
             return Response(status_code=499)
         asked = decode(_request, body)
         alias = self._alias_of(asked.response_id, key)
-        if alias == BASE_ALIAS:
-            # Other aliases may lead to the base: the policy of the one that was called holds.
+        if alias in self._serving.settings.base_models:
+            # Other aliases may lead to a base: the policy of the one that was called holds.
             alias = await self._desk.alias_of(key.tenant, asked.response_id) or alias
         _check_sees(key, alias)
         feedback = self._feedback(asked, key, alias, _idempotency_key(request))

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from feedback.settings import FeedbackSettings
+from gateway.registry.names import PATTERN
 
 _S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?")
 
@@ -112,6 +113,21 @@ class WorkerSettings(_Frozen):
         return self
 
 
+class BaseModelSettings(_Frozen):
+    """A base model beside the default one."""
+
+    name: str = Field(pattern=rf"^{PATTERN}$", description="the alias under which it is called")
+    model: str = Field(min_length=1, description="its name, which adapters say they were made for")
+    path: Path | None = Field(None, description="its files, where they are at hand")
+
+    @field_validator("name")
+    @classmethod
+    def _is_another(cls, value: str) -> str:
+        if value == "base":
+            raise ValueError("'base' is the default base model; choose another name")
+        return value
+
+
 class RolloutSettings(_Frozen):
     """How a version goes to its callers, step by step."""
 
@@ -189,6 +205,7 @@ class GatewaySettings(_Frozen):
     workers: tuple[WorkerSettings, ...] = ()
     base_model: str = "SmolLM2-135M-Instruct"
     base_model_path: Path | None = None
+    bases: tuple[BaseModelSettings, ...] = ()
     max_lora_rank: int = Field(16, gt=0)
     max_cpu_loras: int = Field(8, gt=0)
     policy_file: Path | None = None
@@ -205,3 +222,8 @@ class GatewaySettings(_Frozen):
     def storage_folder(self) -> Path | None:
         """The storage where it is a folder, which files may be registered from again."""
         return None if "://" in self.storage else Path(self.storage)
+
+    @property
+    def base_models(self) -> dict[str, str]:
+        """The models by the aliases of the bases, the default one first."""
+        return {"base": self.base_model, **{base.name: base.model for base in self.bases}}

@@ -133,4 +133,5 @@ def _show(entry: dict[str, Any]) -> None:
         text += f"; before: version {entry['previous']}"
     click.echo(f"{entry['alias']}: {text}")
     for version in entry.get("versions", ()):
-        click.echo(f"  {version['version']:>4}  {version['state']:<10}  {version['sha256'][:12]}")
+        line = f"  {version['version']:>4}  {version['state']:<10}  {version['sha256'][:12]}"
+        click.echo(f"{line}  {version['waiting']}".rstrip())

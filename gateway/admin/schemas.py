@@ -175,6 +175,7 @@ class VersionDetailOut(VersionOut):
     rank: int
     draining: bool
     created_at: float
+    waiting: str = Field(description="why no worker takes it, where that will not pass by itself")
     manifest: dict[str, Any] = Field(description="what the artifact says, without its fingerprint")
     placements: list[PlacementOut]
     events: list[StateOut]
@@ -189,6 +190,7 @@ class VersionDetailOut(VersionOut):
             rank=version.rank,
             draining=version.draining,
             created_at=detail.created_at,
+            waiting=detail.waiting,
             manifest={k: v for k, v in detail.manifest.items() if k != "fingerprint"},
             placements=[PlacementOut.of(seen) for seen in detail.seen],
             events=[

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from gateway.controller.lease import Leadership, LeaseStore
@@ -53,11 +54,12 @@ class Controller:
         probe_s: float = 1.0,
         chores: Sequence[Chore] = (),
         discovery: Discovery | None = None,
+        bases: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._store = store
         self._workers = tuple(workers)
         self._step_s = step_s
-        self._watch = WorkerWatch(make_admin, interval=probe_s)
+        self._watch = WorkerWatch(make_admin, bases=bases, interval=probe_s)
         self._max_cpu_loras = max_cpu_loras
         self._leadership = Leadership(store, holder)
         self._configured = False

@@ -53,6 +53,7 @@ async def serve(
             holder=holder,
             max_cpu_loras=settings.max_cpu_loras,
             chores=chores,
+            bases=settings.base_models,
             discovery=Discovery(store, found) if found else None,
         )
         async with asyncio.TaskGroup() as group:

@@ -104,13 +104,17 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class VersionDetail:
-    """A version with all that happened to it and every worker that has it."""
+    """A version with all that happened to it and every worker that has it.
+
+    `waiting` says why no worker takes it, where that will not change by itself.
+    """
 
     version: Version
     manifest: Mapping[str, Any]
     created_at: float
     events: tuple[StateChange, ...] = ()
     seen: tuple[Seen, ...] = ()
+    waiting: str = ""
 
 
 @dataclass(frozen=True, slots=True)

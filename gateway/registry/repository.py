@@ -102,14 +102,34 @@ def version_query() -> Select[Any]:
 def find_version(
     connection: Connection, tenant: str, alias: str, number: int, locate: Locate = str
 ) -> Version | None:
-    """Give the tenant's version of that number; the base model belongs to every tenant."""
+    """Give the tenant's version of that number; base models belong to every tenant."""
     query = version_query().where(
-        VERSIONS.c.tenant == owner_of(tenant, alias),
+        VERSIONS.c.tenant.in_((tenant, BASE_TENANT)),
         VERSIONS.c.alias == alias,
         VERSIONS.c.number == number,
     )
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_own_first(query, VERSIONS)).first()
     return version_of(row, locate) if row is not None else None
+
+
+def base_of(connection: Connection, tenant: str, alias: str) -> Version:
+    """Give the base model of an alias's newest version, or the default one."""
+    newest = (
+        select(VERSIONS.c.base_model)
+        .where(VERSIONS.c.tenant == tenant, VERSIONS.c.alias == alias)
+        .order_by(VERSIONS.c.number.desc())
+        .limit(1)
+    )
+    wanted = connection.scalar(newest)
+    query = version_query().where(VERSIONS.c.tenant == BASE_TENANT, VERSIONS.c.number == 0)
+    bases = {row.alias: version_of(row) for row in connection.execute(query)}
+    own = (base for base in bases.values() if base.base_model == wanted)
+    return next(own, bases[BASE_ALIAS])
+
+
+def _own_first(query: Select[Any], table: Any) -> Select[Any]:
+    """Let a tenant's own name come before a base model's that was configured later."""
+    return query.order_by(table.c.tenant == BASE_TENANT).limit(1)
 
 
 def find_version_by_id(
@@ -156,15 +176,15 @@ def sha_in_use(connection: Connection, sha256: str) -> bool:
 def find_alias_row(connection: Connection, tenant: str, name: str) -> Row[Any] | None:
     """Give the alias's row as it stands, with the ids of its versions."""
     query = select(ALIASES).where(
-        ALIASES.c.tenant == owner_of(tenant, name), ALIASES.c.name == name
+        ALIASES.c.tenant.in_((tenant, BASE_TENANT)), ALIASES.c.name == name
     )
-    return connection.execute(query).one_or_none()
+    return connection.execute(_own_first(query, ALIASES)).first()
 
 
 def find_alias(
     connection: Connection, tenant: str, name: str, locate: Locate = str
 ) -> Alias | None:
-    """Give the tenant's alias of that name; `base` belongs to every tenant."""
+    """Give the tenant's alias of that name; base models belong to every tenant."""
     row = find_alias_row(connection, tenant, name)
     if row is None:
         return None
@@ -196,11 +216,6 @@ def read_reference(connection: Connection, version_id: int) -> Mapping[str, Any]
     query = select(REFERENCES.c.fingerprint).where(REFERENCES.c.version_id == version_id)
     found: Mapping[str, Any] | None = connection.scalar(query)
     return found
-
-
-def owner_of(tenant: str, alias: str) -> str:
-    """Give the tenant that owns an alias as `tenant` sees it: the base model is everyone's."""
-    return BASE_TENANT if alias == BASE_ALIAS else tenant
 
 
 def version_of(row: Row[Any], locate: Locate = str) -> Version:

@@ -107,7 +107,7 @@ def put_base_version(connection: Connection, values: Mapping[str, Any]) -> bool:
     """Keep the base model's version 0, with its present name; whether anything changed."""
     if insert_once(connection, VERSIONS, values):
         return True
-    base = (VERSIONS.c.tenant == values["tenant"], VERSIONS.c.number == values["number"])
+    base = [VERSIONS.c[name] == values[name] for name in ("tenant", "alias", "number")]
     changed = connection.execute(
         update(VERSIONS)
         .where(*base, VERSIONS.c.base_model != values["base_model"])

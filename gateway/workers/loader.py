@@ -232,8 +232,11 @@ class Loader:
 
     def _check_room(self, seen: Observed, version: Version) -> None:
         """Never register more names than the worker's CPU cache holds: beyond, it thrashes."""
-        if seen.static and not seen.serves(version):
-            raise LoadRefused(f"Worker {seen.worker} was not started with {version.model}.")
+        if not seen.fits(version):
+            raise LoadRefused(
+                f"Worker {seen.worker} cannot take {version.model}: it has another base model, or"
+                " was started without it."
+            )
         taken = len(seen.adapters)
         if not seen.serves(version) and taken >= self._max_cpu_loras:
             raise NoRoom(

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from gateway.registry.snapshot import DEFAULT_TENANT, Placement, Version, WorkerSpec
+from gateway.registry.names import model_name
+from gateway.registry.snapshot import BASE_ALIAS, DEFAULT_TENANT, Placement, Version, WorkerSpec
 from gateway.workers.admin import Ask, ServedModel, WorkerAdmin, WorkerMetrics
 from gateway.workers.errors import WorkerSlow, WorkerUnreachable
 
@@ -29,7 +30,8 @@ class Observed:
     """One worker as last probed; `at` is in seconds since the epoch.
 
     `asks` holds the fields that choose a model where its name alone does not; a `static` worker
-    holds what it was started with, and loads nothing.
+    holds what it was started with, and loads nothing. `base_model` is empty where there is only
+    one.
     """
 
     worker: str
@@ -44,6 +46,7 @@ class Observed:
     detail: str = ""
     asks: Mapping[str, Ask] = field(default_factory=dict)
     static: bool = False
+    base_model: str = ""
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -61,7 +64,7 @@ class Observed:
         A static worker may show the name that clients use, which is the default tenant's.
         """
         if version.is_base:
-            return self.base
+            return self.base if self._has_base(version) else None
         if version.worker_name in self.names:
             return version.worker_name
         declared = self.static and version.tenant == DEFAULT_TENANT and version.model in self.names
@@ -73,7 +76,14 @@ class Observed:
 
     def fits(self, version: Version) -> bool:
         """Whether the worker can hold the version at all: it does, or it can be told to load it."""
-        return self.serves(version) or (bool(self.bases) and not self.static)
+        able = self.serves(version) or (bool(self.bases) and not self.static)
+        return able and self._has_base(version)
+
+    def _has_base(self, version: Version) -> bool:
+        if self.base_model:
+            return model_name(self.base_model) == model_name(version.base_model)
+        # A further base that is no longer configured keeps its alias, and gets no worker.
+        return not version.is_base or version.alias == BASE_ALIAS
 
     def same_boot(self, placement: Placement) -> bool:
         """Whether the placement was made for the process that runs now.
@@ -97,6 +107,23 @@ class Observed:
         )
 
 
+def base_model_of(
+    declared: str | None, models: Iterable[ServedModel], bases: Mapping[str, str]
+) -> str:
+    """Tell which of several base models a worker has: `bases` are their names by alias.
+
+    The declared one, else the one that its list names, else the default one. Empty where there is
+    only one.
+    """
+    if len(bases) < 2:
+        return ""
+    if declared is not None:
+        return bases.get(declared, declared)
+    own = [model for model in models if model.is_base]
+    listed = {model_name(text) for model in own for text in (model.name, model.root)}
+    return next((m for m in bases.values() if model_name(m) in listed), bases[BASE_ALIAS])
+
+
 class Prober:
     """Asks one worker. Raises nothing that a worker can cause: faults become an `Observed`."""
 
@@ -105,12 +132,14 @@ class Prober:
         spec: WorkerSpec,
         admin: WorkerAdmin,
         *,
+        bases: Mapping[str, str] = MappingProxyType({}),
         timeout: float = 5.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.spec = spec
         self.admin = admin
         self.last = Observed(spec.name, detail="Not probed yet.")
+        self._bases = bases
         self._timeout = timeout
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -160,6 +189,7 @@ class Prober:
             at=self._clock(),
             asks={model.name: model.ask for model in models if model.ask is not None},
             static=not self.admin.capabilities.runtime_load,
+            base_model=base_model_of(self.spec.options.base, models, self._bases),
         )
 
     def _down(self, detail: str) -> Observed:
@@ -186,11 +216,13 @@ class WorkerWatch:
         self,
         make_admin: Callable[[WorkerSpec], WorkerAdmin],
         *,
+        bases: Mapping[str, str] = MappingProxyType({}),
         interval: float = 1.0,
         timeout: float = 5.0,
     ) -> None:
         self.observed: Mapping[str, Observed] = MappingProxyType({})
         self._make_admin = make_admin
+        self._bases = bases
         self._interval = interval
         self._timeout = timeout
         self._probers: dict[str, Prober] = {}
@@ -223,7 +255,7 @@ class WorkerWatch:
         except Exception:
             logger.exception("worker %s cannot be watched", spec.name)
             return
-        self._probers[spec.name] = Prober(spec, admin, timeout=self._timeout)
+        self._probers[spec.name] = Prober(spec, admin, bases=self._bases, timeout=self._timeout)
 
     def suspect(self, worker: str) -> None:
         """Probe this worker now: somebody could not connect to it."""
