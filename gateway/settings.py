@@ -75,8 +75,12 @@ class Timeouts(_Frozen):
 
 
 def read_secret(variable: str) -> str | None:
-    """Read a secret that settings name by its variable; when it is needed, so nothing keeps it."""
-    return os.environ.get(variable, "").strip() or None
+    """Read a secret that settings name by its variable; when it is needed, so nothing keeps it.
+
+    None where the variable is not set, or holds what cannot stand in a header.
+    """
+    value = os.environ.get(variable, "").strip()
+    return value if value.isascii() and value.isprintable() and value else None
 
 
 class WorkerSettings(_Frozen):

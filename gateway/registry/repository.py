@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, exists, func, or_, select
 
+from gateway.registry.names import model_name
 from gateway.registry.records import GatewayBeat, KeyInfo, WorkerStatus
 from gateway.registry.snapshot import (
     BASE_ALIAS,
@@ -120,10 +121,10 @@ def base_of(connection: Connection, tenant: str, alias: str) -> Version:
         .order_by(VERSIONS.c.number.desc())
         .limit(1)
     )
-    wanted = connection.scalar(newest)
+    wanted = model_name(connection.scalar(newest) or "")
     query = version_query().where(VERSIONS.c.tenant == BASE_TENANT, VERSIONS.c.number == 0)
     bases = {row.alias: version_of(row) for row in connection.execute(query)}
-    own = (base for base in bases.values() if base.base_model == wanted)
+    own = (base for base in bases.values() if model_name(base.base_model) == wanted)
     return next(own, bases[BASE_ALIAS])
 
 

@@ -20,13 +20,7 @@ from gateway.registry.keys import Keys
 from gateway.registry.names import check_name
 from gateway.registry.receiving import Draft, Source
 from gateway.registry.records import AliasDetail, AliasMove, Registered
-from gateway.registry.snapshot import (
-    BASE_ALIAS,
-    Alias,
-    Snapshot,
-    Version,
-    VersionState,
-)
+from gateway.registry.snapshot import BASE_ALIAS, Alias, Snapshot, Version, VersionState
 from gateway.registry.storage import AdapterStorage, open_storage
 from gateway.registry.store import Clock
 from gateway.settings import BaseModelSettings, GatewaySettings

@@ -373,7 +373,7 @@ def _authorization(worker: WorkerSpec) -> str:
         return ""
     secret = read_secret(variable)
     if secret is None:
-        raise UpstreamError(f"the variable {variable} is not set")
+        raise UpstreamError(f"the variable {variable} holds no key")
     return f"authorization: Bearer {secret}\r\n"
 
 

@@ -82,7 +82,7 @@ class Exchange:
         secret = read_secret(variable)
         if not secret:
             raise WorkerUnreachable(
-                f"The variable {variable}, which the worker's api_key_env names, is not set."
+                f"The variable {variable}, which api_key_env names, holds no key."
             )
         return {"authorization": f"Bearer {secret}"}
 

@@ -287,5 +287,5 @@ async def test_a_static_worker_is_not_asked_for_what_it_lacks(
     loader: Loader, worker: FakeWorker
 ) -> None:
     worker.capabilities = Capabilities(runtime_load=False, forced_tokens=True)
-    with pytest.raises(LoadRefused, match="not started with"):
+    with pytest.raises(LoadRefused, match="started without it"):
         await loader.ensure("w1", version())
