@@ -30,7 +30,7 @@ def translated(request: ChatRequest | CompletionRequest, kind: str, ask: Ask) ->
         if request.repetition_penalty is not None:
             more.append(_encode({"repeat_penalty": request.repetition_penalty}))
     body = _encode(msgspec.structs.replace(request, **changes))
-    return _joined([body, *more])
+    return joined([body, *more])
 
 
 def _in_llama_servers_words(request: ChatRequest | CompletionRequest) -> dict[str, Any]:
@@ -43,6 +43,6 @@ def _in_llama_servers_words(request: ChatRequest | CompletionRequest) -> dict[st
     return changes
 
 
-def _joined(objects: list[bytes]) -> bytes:
+def joined(objects: list[bytes]) -> bytes:
     """Make one JSON object of several."""
     return b"{" + b",".join(inner for one in objects if (inner := one[1:-1])) + b"}"
