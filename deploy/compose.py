@@ -61,6 +61,7 @@ def gateway_settings(config: Config) -> GatewaySettings:
         workers=workers(config),
         base_model=path.name if path else config.model,
         base_model_path=path,
+        bases=config.bases,
         max_lora_rank=config.max_lora_rank,
         max_cpu_loras=config.max_cpu_loras,
         policy_file=config.policy_file,

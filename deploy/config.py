@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from feedback.settings import FeedbackSettings
 from gateway.settings import (
+    BaseModelSettings,
     Limits,
     PlacementSettings,
     RefreshSettings,
@@ -76,6 +77,7 @@ class Config(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
     model: str = Field("", description="folder of the base model; default: the bundled one")
+    bases: tuple[BaseModelSettings, ...] = Field((), description="base models beside `model`")
     workers: Annotated[tuple[WorkerSettings, ...], NoDecode] = Field(
         (), description="workers that already run; then `up` starts none"
     )
@@ -134,10 +136,7 @@ class Config(BaseSettings):
 def _worker(number: int, entry: Any) -> Any:
     if not isinstance(entry, str):
         return entry
-    url = entry.rstrip("/").removesuffix("/v1")
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"{entry!r} is not an http:// or https:// URL")
-    return WorkerSettings(name=f"worker-{number}", url=url)
+    return {"name": f"worker-{number}", "url": entry}
 
 
 def config_file() -> Path | None:

@@ -50,7 +50,7 @@ from gateway.serving.upstream import HttpUpstream
 from gateway.settings import GatewaySettings
 from gateway.shipping import Shipping
 from gateway.ui.site import ui_routes
-from gateway.workers.client import make_admin
+from gateway.workers.kinds import make_admin
 from gateway.workers.loader import Loader
 from gateway.workers.probe import WorkerWatch
 from guardrails.client import JudgeClient
@@ -159,7 +159,7 @@ async def _running(
         shipping, engine, outbox = await _open_stores(settings, stack)
         serving.outbox, serving.engine = outbox, engine
         store = FeedbackStore(engine, settings.feedback)
-        watch = WorkerWatch(lambda spec: make_admin(spec, session))
+        watch = WorkerWatch(lambda spec: make_admin(spec, session), bases=settings.base_models)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         loader = await stack.enter_async_context(
             Loader(watch, registry, max_cpu_loras=settings.max_cpu_loras)

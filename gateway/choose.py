@@ -48,17 +48,14 @@ def choose(
 
 def served_name(version: Version, seen: Observed) -> str:
     """The name to ask this worker for: its own base model, or the version's worker-side name."""
-    if version.is_base:
-        return seen.base or version.model
-    return version.worker_name
+    return seen.name_of(version) or version.model
 
 
 def _able(
     version: Version, placements: Iterable[Placement], observed: Mapping[str, Observed]
 ) -> Iterable[Observed]:
     if version.is_base:
-        return [seen for seen in observed.values() if seen.healthy and seen.bases]
-    name = version.worker_name
+        return [seen for seen in observed.values() if seen.healthy and seen.serves(version)]
     able = []
     for placement in placements:
         seen = observed.get(placement.worker)
@@ -67,7 +64,7 @@ def _able(
             and seen.healthy
             and placement.version_id == version.id
             and placement.routable
-            and name in seen.names
+            and seen.serves(version)
             and (placement.boot == seen.boot != "" or seen.same_boot(placement))
         ):
             able.append(seen)

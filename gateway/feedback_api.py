@@ -23,7 +23,6 @@ from gateway.errors import (
     NotFound,
     StoreUnavailable,
 )
-from gateway.registry.repository import BASE_ALIAS
 from gateway.registry.snapshot import Key
 from gateway.serving.http import ClientGone, Header, read_body
 from gateway.serving.ids import minted_at, version_of
@@ -97,10 +96,10 @@ class _FeedbackApi:
             return Response(status_code=499)
         asked = decode(_request, body)
         alias = self._alias_of(asked.response_id, key)
-        if alias == BASE_ALIAS or self._stands_in(alias, key.tenant):
+        if alias in self._serving.settings.base_models or self._stands_in(alias, key.tenant):
             # Another alias may have led there: the policy of the one that was called holds.
             alias = await self._desk.alias_of(key.tenant, asked.response_id) or alias
-        _check_sees(key, alias)
+        self._check_sees(key, alias)
         feedback = self._feedback(asked, key, alias, _idempotency_key(request))
         headers: list[Header] = []
         async with self._serving.granted(key, 0, headers, lambda: 0):
@@ -128,7 +127,7 @@ class _FeedbackApi:
             known = await self._desk.look_up(key.tenant, response_id)
         except FeedbackError as error:
             return error_response(from_feedback(error))
-        _check_sees(key, known.capture["alias"] if known.capture is not None else alias)
+        self._check_sees(key, known.capture["alias"] if known.capture is not None else alias)
         kept_for = self._serving.settings.feedback.keep_hours * 3600
         is_old = minted_at(response_id) + kept_for < time.time()
         return JSONResponse(_summary(response_id, known, is_old))
@@ -139,6 +138,15 @@ class _FeedbackApi:
         if desk is None:
             raise StoreUnavailable
         return desk
+
+    def _check_sees(self, key: Key, alias: str) -> None:
+        """Hide answers of other aliases from a key for some; bases may answer for any.
+
+        Raises `FeedbackAnswerNotFound`.
+        """
+        seen = (*(key.aliases or ()), *self._serving.settings.base_models, "")
+        if key.aliases is not None and alias not in seen:
+            raise FeedbackAnswerNotFound
 
     def _alias_of(self, response_id: str, key: Key) -> str:
         """Give the alias that answered. Raises `FeedbackAnswerNotFound` for what is not theirs."""
@@ -186,15 +194,6 @@ class _FeedbackApi:
             correction=asked.correction,
             idempotency_key=idempotency_key,
         )
-
-
-def _check_sees(key: Key, alias: str) -> None:
-    """Hide answers of other aliases from a key for some; under the base's name any may have called.
-
-    Raises `FeedbackAnswerNotFound`.
-    """
-    if key.aliases is not None and alias not in (*key.aliases, BASE_ALIAS, ""):
-        raise FeedbackAnswerNotFound
 
 
 def _idempotency_key(request: Request) -> str | None:

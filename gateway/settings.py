@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from cronsim import CronSim, CronSimError
 from pydantic import (
@@ -19,6 +21,7 @@ from pydantic import (
 )
 
 from feedback.settings import FeedbackSettings
+from gateway.registry.names import PATTERN
 
 _S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?")
 
@@ -74,12 +77,62 @@ class Timeouts(_Frozen):
     )
 
 
-class WorkerSettings(_Frozen):
-    """A worker to route to."""
+def read_secret(variable: str) -> str | None:
+    """Read a secret that settings name by its variable; when it is needed, so nothing keeps it.
 
-    name: str
-    url: str
-    kind: str = "vllm"
+    None where the variable is not set, or holds what cannot stand in a header.
+    """
+    value = os.environ.get(variable, "").strip()
+    return value if value.isascii() and value.isprintable() and value else None
+
+
+class WorkerSettings(_Frozen):
+    """A worker to route to, or where such workers are found."""
+
+    name: str = Field(pattern=r"^[^@]+$")
+    url: str = Field(description="`dns+http://host:port` and `k8s+http://service.namespace` find")
+    kind: Literal["vllm", "llamacpp", "tensorrt_llm", "openai"] = "vllm"
+    api_key_env: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="variable that holds the API key"
+    )
+    models: dict[str, str] = Field({}, description="the worker's names for `support@3`, `base`")
+    base: str | None = Field(None, description="its base model, where its list does not tell")
+
+    @field_validator("url")
+    @classmethod
+    def _root(cls, value: str) -> str:
+        if not re.match(r"(dns\+|k8s\+)?https?://[^/]", value):
+            raise ValueError("begins with http://, https://, dns+http:// or k8s+http://")
+        if value.startswith("k8s+") and "." not in urlsplit(value).netloc:
+            raise ValueError("name the service's namespace too, as in k8s+http://vllm.models")
+        return value.rstrip("/").removesuffix("/v1")
+
+    @model_validator(mode="after")
+    def _has_names(self) -> WorkerSettings:
+        if self.kind == "vllm" and self.models:
+            raise ValueError("models: vLLM knows versions by their own names; leave it out")
+        if self.kind == "tensorrt_llm" and any(
+            not value.startswith("/") for name, value in self.models.items() if name != "base"
+        ):
+            raise ValueError(
+                "models: name each adapter's folder on the worker, such as /adapters/7"
+            )
+        return self
+
+
+class BaseModelSettings(_Frozen):
+    """A base model beside the default one."""
+
+    name: str = Field(pattern=rf"^{PATTERN}$", description="the alias under which it is called")
+    model: str = Field(min_length=1, description="its name, which adapters say they were made for")
+    path: Path | None = Field(None, description="its files, where they are at hand")
+
+    @field_validator("name")
+    @classmethod
+    def _is_another(cls, value: str) -> str:
+        if value == "base":
+            raise ValueError("'base' is the default base model; choose another name")
+        return value
 
 
 class RolloutSettings(_Frozen):
@@ -172,6 +225,7 @@ class GatewaySettings(_Frozen):
     workers: tuple[WorkerSettings, ...] = ()
     base_model: str = "SmolLM2-135M-Instruct"
     base_model_path: Path | None = None
+    bases: tuple[BaseModelSettings, ...] = ()
     max_lora_rank: int = Field(16, gt=0)
     max_cpu_loras: int = Field(8, gt=0)
     policy_file: Path | None = None
@@ -189,3 +243,8 @@ class GatewaySettings(_Frozen):
     def storage_folder(self) -> Path | None:
         """The storage where it is a folder, which files may be registered from again."""
         return None if "://" in self.storage else Path(self.storage)
+
+    @property
+    def base_models(self) -> dict[str, str]:
+        """The models by the aliases of the bases, the default one first."""
+        return {"base": self.base_model, **{base.name: base.model for base in self.bases}}

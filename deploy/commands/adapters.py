@@ -266,7 +266,8 @@ def _show(entry: dict[str, Any]) -> None:
     for version in entry.get("versions", ()):
         pinned = version.get("pinned")
         text = f"  {version['version']:>4}  {version['state']:<10}  {version['sha256'][:12]}"
-        click.echo(f"{text}  pinned to {_workers(pinned)}" if pinned else text)
+        told = f"pinned to {_workers(pinned)}" if pinned else ""
+        click.echo("  ".join(filter(None, (text, told, version.get("waiting")))))
     _show_options(entry.get("options", {}))
 
 

@@ -195,6 +195,7 @@ class VersionDetailOut(VersionSummaryOut):
     draining: bool
     created_at: float
     used_at: float
+    waiting: str = Field(description="why no worker takes it, where that will not pass by itself")
     manifest: dict[str, Any] = Field(description="what the artifact says, without its fingerprint")
     placements: list[PlacementOut]
     events: list[StateOut]
@@ -210,6 +211,7 @@ class VersionDetailOut(VersionSummaryOut):
             draining=version.draining,
             created_at=detail.created_at,
             used_at=detail.used_at,
+            waiting=detail.waiting,
             manifest={k: v for k, v in detail.manifest.items() if k != "fingerprint"},
             placements=[PlacementOut.of(seen) for seen in detail.seen],
             events=[

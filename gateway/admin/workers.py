@@ -11,8 +11,7 @@ from fastapi import APIRouter, Depends
 from gateway.admin.access import Backstage, backstage, needs, sees
 from gateway.admin.schemas import WorkerList, WorkerOut, WorkerPlacementOut
 from gateway.registry.records import WorkerStatus
-from gateway.registry.repository import BASE_TENANT
-from gateway.registry.snapshot import Key, Placement, Version
+from gateway.registry.snapshot import BASE_TENANT, Key, Placement, Version
 
 
 def create_router() -> APIRouter:

@@ -58,7 +58,7 @@ def site(seen: Observed, room: int, placements: Mapping[int, Placement], ids: Id
     foreign = sum(OUR_NAME.fullmatch(name) is None for name in seen.adapters)
     shown = {ids[name] for name in seen.adapters if name in ids}
     proven = {i for i, placement in placements.items() if seen.same_boot(placement)}
-    return Site(seen.worker, room - foreign, frozenset(shown | proven))
+    return Site(seen.worker, room - foreign, frozenset(shown | proven), seen.base_model)
 
 
 def plan(
@@ -73,7 +73,7 @@ def plan(
     `versions` are all known ones by id, `placements` those of this worker. One that is no longer
     true or no longer wanted is to be forgotten; a name drains only once its placement is gone, for
     until then calls come. A version that has a valid placement which is not routable is to be
-    proven again, and last of all one whose proof has `aged`.
+    proven again, and last of all one whose proof has `aged`. A static worker drains nothing.
     """
     keep = {version.id: version for version in wanted}
     valid: dict[int, Placement] = {}
@@ -89,7 +89,7 @@ def plan(
     drain = [name for name in sorted(seen.adapters - names) if OUR_NAME.fullmatch(name)]
     prove = [v for v in wanted if v.id not in valid or not valid[v.id].routable]
     prove += [v for v in wanted if v.id in valid and valid[v.id].routable and v.id in aged]
-    return WorkerPlan(tuple(forget), tuple(prove), tuple(drain))
+    return WorkerPlan(tuple(forget), tuple(prove), () if seen.static else tuple(drain))
 
 
 def next_step(
@@ -98,7 +98,7 @@ def next_step(
     observed: Mapping[str, Observed],
     trials: Mapping[tuple[str, int], Trial],
 ) -> Step | None:
-    """Where an unproven version goes: candidate by one proof, rejected by every healthy worker."""
+    """Where an unproven version goes: candidate by one proof, rejected by all that fit it."""
     if version.state not in UNPROVEN:
         return None
     for placement in placements:
@@ -106,9 +106,9 @@ def next_step(
         proven = placement.routable and seen is not None and seen.healthy
         if proven and seen is not None and seen.same_boot(placement):
             return Step(VersionState.CANDIDATE, f"{placement.worker}: {placement.detail}")
-    healthy = [seen for seen in observed.values() if seen.healthy]
+    able = [seen for seen in observed.values() if seen.healthy and seen.fits(version)]
     reasons = []
-    for seen in healthy:
+    for seen in able:
         trial = trials.get((seen.worker, version.id))
         if trial is None or trial.boot != seen.boot or trial.verdicts < VERDICTS:
             return None

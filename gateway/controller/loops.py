@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from gateway.controller.lease import Leadership, LeaseStore
@@ -17,7 +18,8 @@ from gateway.controller.reconcile import ControlStore, Reconciler
 from gateway.errors import StoreUnavailable
 from gateway.registry.snapshot import WorkerSpec
 from gateway.settings import PlacementSettings
-from gateway.workers.client import WorkerAdmin
+from gateway.workers.admin import WorkerAdmin
+from gateway.workers.discovery import LOOK_S, Discovery, WorkerStore
 from gateway.workers.loader import Evidence, Loader
 from gateway.workers.probe import WorkerWatch
 
@@ -36,15 +38,11 @@ class Chore:
     work: Callable[[], object]
 
 
-class Store(ControlStore, Evidence, LeaseStore, Protocol):
+class Store(ControlStore, Evidence, LeaseStore, WorkerStore, Protocol):
     """All that the controller needs of the registry."""
 
     def prepare(self) -> None:
         """Make what must always be there."""
-        ...
-
-    def upsert_worker(self, spec: WorkerSpec) -> None:
-        """Make a worker known."""
         ...
 
 
@@ -63,17 +61,20 @@ class Controller:
         step_s: float = STEP_S,
         probe_s: float = 1.0,
         chores: Sequence[Chore] = (),
+        discovery: Discovery | None = None,
+        bases: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._store = store
         self._workers = tuple(workers)
         self._step_s = step_s
-        self._watch = WorkerWatch(make_admin, interval=probe_s)
+        self._watch = WorkerWatch(make_admin, bases=bases, interval=probe_s)
         self._max_cpu_loras = max_cpu_loras
         self._placement = placement or PlacementSettings()
         self._leadership = Leadership(store, holder)
         self._configured = False
         self._trouble = ""
         self._chores = tuple(chores)
+        self._discovery = discovery
 
     async def run(self) -> None:
         """Lead when possible and reconcile while leading."""
@@ -93,6 +94,8 @@ class Controller:
             group.create_task(self._leadership.run(), name="lease")
             for chore in self._chores:
                 group.create_task(self._do(chore), name=chore.name)
+            if self._discovery is not None:
+                group.create_task(self._discover(self._discovery), name="discovery")
             await self._reconcile(reconciler, group)
 
     async def _reconcile(self, reconciler: Reconciler, group: asyncio.TaskGroup) -> None:
@@ -140,6 +143,18 @@ class Controller:
                     trouble = said
                     logger.error("%s fails, and is tried again: %s", chore.name, said)
             await asyncio.sleep(chore.every_s)
+
+    async def _discover(self, discovery: Discovery) -> None:
+        """Look for workers again and again while leading."""
+        while True:
+            try:
+                if self._leadership.held and self._configured:
+                    await discovery.step()
+                else:
+                    discovery.stand_by()
+            except Exception as error:  # the store is away, which the control loop tells of
+                logger.debug("discovery fails, and is tried again: %s", error)
+            await asyncio.sleep(LOOK_S if self._leadership.held else self._step_s)
 
     async def _configure(self) -> None:
         """Make the configured workers known, once the store can be reached."""

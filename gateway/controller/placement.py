@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from gateway.registry.names import model_name
 from gateway.registry.records import Demand
 from gateway.registry.snapshot import Snapshot, Version, VersionState
 from gateway.rendezvous import number, weight
@@ -20,11 +21,19 @@ HOLD_S = 3.0  # so long a load counts as a use: time for the calls that it was f
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A worker that can take adapters: for how many of ours it has room, and which it has now."""
+    """A worker that can take adapters: for how many of ours it has room, and which it has now.
+
+    It takes those of its own `base_model`; empty, where there is only one, goes with all.
+    """
 
     name: str
     room: int
     holds: frozenset[int] = frozenset()
+    base_model: str = ""
+
+    def fits(self, version: Version) -> bool:
+        """Whether the version is of this worker's base model."""
+        return not self.base_model or model_name(self.base_model) == model_name(version.base_model)
 
 
 def by_need(snapshot: Snapshot, demand: Demand, room: int, warm_s: float) -> tuple[Version, ...]:
@@ -113,10 +122,12 @@ class _Sharing:
         self._last = -1  # the rank of the last version that a place was counted on for
         self._avoid = avoid
         self._numbers: dict[int, int] = {}
+        self._of_base: dict[str, tuple[str, ...]] = {}
         self._where: dict[int, list[str]] = {}
         for site in self.sites.values():
-            for version_id in site.holds:
-                self._where.setdefault(version_id, []).append(site.name)
+            for version_id in site.holds & self.versions.keys():
+                if site.name in self._hosts(self.versions[version_id]):
+                    self._where.setdefault(version_id, []).append(site.name)
 
     def rank(self, version: Version) -> int:
         """A version's place in the order of need."""
@@ -126,9 +137,9 @@ class _Sharing:
         """Let those that will have a place keep the ones they have."""
         left = sum(site.room for site in self.sites.values())
         for version in self.versions.values():
-            wanted = min(self._wanted(version), left)
-            if wanted <= 0:
+            if left <= 0:
                 return
+            wanted = min(self._wanted(version), left)
             left -= wanted
             self._last = self.rank(version)
             homes = [w for w in self._where.get(version.id, ()) if self._counts(w, version)]
@@ -151,7 +162,7 @@ class _Sharing:
             for name, given in self.given.items()
         )
         for _ in range(missing):
-            others = [name for name, given in self.given.items() if version.id not in given]
+            others = [name for name in self._hosts(version) if version.id not in self.given[name]]
             fit = [name for name in others if self._counts(name, version)]
             if not (name := self._roomy(version, fit) or self._cleared(version, fit)):
                 # It failed wherever there is room: better to try again there than nowhere.
@@ -173,15 +184,24 @@ class _Sharing:
             for version in self.versions.values():
                 if not any(map(self._free, self.given)):
                     return
-                lacking = [name for name, given in self.given.items() if version.id not in given]
-                if len(self.sites) - len(lacking) != copies:
+                hosts = self._hosts(version)
+                lacking = [name for name in hosts if version.id not in self.given[name]]
+                if len(hosts) - len(lacking) != copies:
                     continue
                 fit = [name for name in lacking if self._counts(name, version)]
                 if name := self._roomy(version, fit) or self._roomy(version, lacking):
                     self.given[name].add(version.id)
 
     def _wanted(self, version: Version) -> int:
-        return min(max(1, version.pinned), len(self.sites))
+        return min(max(1, version.pinned), len(self._hosts(version)))
+
+    def _hosts(self, version: Version) -> tuple[str, ...]:
+        """The workers of the version's base model."""
+        hosts = self._of_base.get(version.base_model)
+        if hosts is None:
+            hosts = tuple(site.name for site in self.sites.values() if site.fits(version))
+            self._of_base[version.base_model] = hosts
+        return hosts
 
     def _counts(self, name: str, version: Version) -> bool:
         return (name, version.id) not in self._avoid

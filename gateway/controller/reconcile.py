@@ -163,6 +163,7 @@ class Reconciler:
                 "waiting": seen.waiting,
                 "kv_usage": seen.kv_usage,
                 "adapters": sorted(seen.adapters),
+                "base_model": seen.base_model,
             }
             await asyncio.to_thread(
                 self._store.record_worker,

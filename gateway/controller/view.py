@@ -37,24 +37,32 @@ class View:
         settings: PlacementSettings,
         avoid: Collection[tuple[str, int]] = (),
     ) -> View:
-        """Work out what every healthy worker should hold; `avoid` is as in `place`."""
+        """Work out what every healthy worker should hold; `avoid` is as in `place`.
+
+        A static worker should hold what it was started with, as far as that is still needed.
+        """
         versions = {version.id: version for version in snapshot.versions.values()}
         ids = {version.worker_name: version.id for version in versions.values()}
         placed: defaultdict[str, dict[int, Placement]] = defaultdict(dict)
         for placements in snapshot.placements.values():
             for placement in placements:
                 placed[placement.worker][placement.version_id] = placement
+        healthy = [seen for seen in observed if seen.healthy]
         sites = [
             site(seen, max_cpu_loras, placed.get(seen.worker, {}), ids)
-            for seen in observed
-            if seen.healthy
+            for seen in healthy
+            if not seen.static
         ]
         ranked = by_need(snapshot, demand, sum(max(0, s.room) for s in sites), settings.warm)
         aged: defaultdict[str, set[int]] = defaultdict(set)
         for (worker, version_id), at in demand.checked_at.items():
             if demand.now - at > settings.proof_interval:
                 aged[worker].add(version_id)
-        return cls(snapshot, versions, placed, place(ranked, sites, avoid), aged)
+        wanted = place(ranked, sites, avoid)
+        for seen in healthy:
+            if seen.static:
+                wanted[seen.worker] = tuple(version for version in ranked if seen.fits(version))
+        return cls(snapshot, versions, placed, wanted, aged)
 
     def unproven(self) -> set[Version]:
         """The versions without a proof that some worker should hold."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select
 
+from gateway.registry.names import model_name
 from gateway.registry.records import (
     OPTIONS,
     AliasDetail,
@@ -16,14 +17,13 @@ from gateway.registry.records import (
     VersionDetail,
 )
 from gateway.registry.repository import (
-    BASE_TENANT,
     Locate,
     alias_of,
     placement_of,
     version_of,
     version_query,
 )
-from gateway.registry.snapshot import Alias, Version, VersionState
+from gateway.registry.snapshot import BASE_TENANT, Alias, Version, VersionState
 from gateway.registry.tables import (
     ALIAS_EVENTS,
     ALIASES,
@@ -33,6 +33,8 @@ from gateway.registry.tables import (
     VERSIONS,
     WORKERS,
 )
+
+_ALIVE = frozenset(VersionState) - {VersionState.RETIRED, VersionState.REJECTED}
 
 
 def overview(
@@ -58,6 +60,7 @@ def describe(connection: Connection, alias: Alias, locate: Locate = str) -> Alia
     rows = connection.execute(query.where(*mine).order_by(VERSIONS.c.number)).all()
     events = _events(connection, mine)
     seen = _seen(connection, mine)
+    up = _base_models(connection)
     return AliasDetail(
         alias,
         tuple(
@@ -68,11 +71,24 @@ def describe(connection: Connection, alias: Alias, locate: Locate = str) -> Alia
                 row.used_at or row.created_at,
                 tuple(events.get(row.id, ())),
                 tuple(seen.get(row.id, ())),
+                _waiting(version_of(row), up),
             )
             for row in rows
         ),
         _record(connection, alias),
     )
+
+
+def _base_models(connection: Connection) -> set[str]:
+    """Give the base models of the workers that are up; "" is one that goes with every version."""
+    rows = connection.execute(select(WORKERS.c.metrics).where(WORKERS.c.healthy))
+    return {model_name((row.metrics or {}).get("base_model", "")) for row in rows}
+
+
+def _waiting(version: Version, up: set[str]) -> str:
+    if version.state not in _ALIVE or not up or {"", model_name(version.base_model)} & up:
+        return ""
+    return f"No worker that is up has its base model, {version.base_model}."
 
 
 def _events(connection: Connection, mine: tuple[Any, ...]) -> dict[int, list[StateChange]]:

@@ -24,13 +24,13 @@ class Fleet(Store):
     # -- workers ---------------------------------------------------------------------------------
 
     def upsert_worker(self, spec: WorkerSpec) -> None:
-        """Make a worker known, or give a known one its present address and kind."""
+        """Make a worker known, or give a known one its present address, kind and options."""
         with self._change() as connection:
             query = select(WORKERS).where(WORKERS.c.name == spec.name)
             row = connection.execute(query).one_or_none()
-            if row is not None and (row.url, row.kind) == (spec.url, spec.kind):
+            if row is not None and repository.spec_of(row) == spec:
                 return
-            writes.put_worker(connection, spec.name, spec.url, spec.kind)
+            writes.put_worker(connection, spec)
             writes.bump_revision(connection)
 
     def remove_worker(self, name: str) -> bool:

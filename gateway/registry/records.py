@@ -108,7 +108,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class VersionDetail:
-    """A version with all that happened to it and every worker that has it."""
+    """A version with all that happened to it and every worker that has it.
+
+    `waiting` says why no worker takes it, where that will not change by itself.
+    """
 
     version: Version
     manifest: Mapping[str, Any]
@@ -116,6 +119,7 @@ class VersionDetail:
     used_at: float
     events: tuple[StateChange, ...] = ()
     seen: tuple[Seen, ...] = ()
+    waiting: str = ""
 
 
 @dataclass(frozen=True, slots=True)

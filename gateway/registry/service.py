@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,17 @@ from gateway.registry.keys import Keys
 from gateway.registry.names import check_name
 from gateway.registry.receiving import Draft, Source
 from gateway.registry.records import AliasDetail, AliasMove, Registered
-from gateway.registry.repository import BASE_ALIAS, BASE_TENANT
 from gateway.registry.serving_options import ServingOptions
-from gateway.registry.snapshot import Alias, Snapshot, Version, VersionState
+from gateway.registry.snapshot import (
+    BASE_ALIAS,
+    Alias,
+    Snapshot,
+    Version,
+    VersionState,
+)
 from gateway.registry.storage import AdapterStorage, key_of, open_storage
 from gateway.registry.store import Clock
-from gateway.settings import GatewaySettings
+from gateway.settings import BaseModelSettings, GatewaySettings
 
 
 class Registry(Keys, Fleet, ServingOptions):
@@ -44,13 +48,18 @@ class Registry(Keys, Fleet, ServingOptions):
         base_model: str,
         base_model_path: Path | None = None,
         max_lora_rank: int = 16,
+        bases: Sequence[BaseModelSettings] = (),
         clock: Clock = server_time,
     ) -> None:
-        """Take what adapters must fit: the base model's name, its files where they are at hand."""
+        """Take what adapters must fit: the base models' names, their files where at hand."""
         super().__init__(engine, clock)
         self._storage = open_storage(storage) if isinstance(storage, Path | str) else storage
-        shapes = BaseModelShapes(base_model_path) if base_model_path is not None else None
-        self._rules = Rules(base_model, max_lora_rank, shapes)
+        models = [(BASE_ALIAS, base_model, base_model_path)]
+        models += [(base.name, base.model, base.path) for base in bases]
+        self._bases = {
+            name: Rules(model, max_lora_rank, BaseModelShapes(path) if path is not None else None)
+            for name, model, path in models
+        }
 
     @classmethod
     def from_settings(cls, settings: GatewaySettings) -> Registry:
@@ -61,6 +70,7 @@ class Registry(Keys, Fleet, ServingOptions):
             base_model=settings.base_model,
             base_model_path=settings.base_model_path,
             max_lora_rank=settings.max_lora_rank,
+            bases=settings.bases,
         )
 
     @property
@@ -75,31 +85,17 @@ class Registry(Keys, Fleet, ServingOptions):
     # -- start and snapshot ----------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Make what must always be there: revision, secret, base model. Again is the same."""
+        """Make what must always be there: revision, secret, base models. Again is the same."""
         with self._write() as connection:
             writes.put_meta_once(connection, "revision", "0")
             writes.put_meta_once(connection, "secret", secrets.token_hex(32))
         with self._change() as connection:
             now = self._clock(connection)
-            owner = {"tenant": BASE_TENANT, "created_at": now}
-            changed = writes.put_base_version(
-                connection,
-                {
-                    **owner,
-                    "alias": BASE_ALIAS,
-                    "number": 0,
-                    "sha256": hashlib.sha256(BASE_ALIAS.encode()).hexdigest(),
-                    "path": "",
-                    "manifest": {},
-                    "base_model": self._rules.base_model,
-                    "rank": 0,
-                    "state": VersionState.SERVING.value,
-                    "draining_since_revision": None,
-                },
-            )
-            base = lifecycle.need_version(connection, BASE_TENANT, BASE_ALIAS, 0)
-            alias = {**owner, "name": BASE_ALIAS, "stable_version_id": base.id}
-            if writes.insert_alias(connection, alias) or changed:
+            changed = [
+                lifecycle.put_base(connection, name, rules.base_model, now)
+                for name, rules in self._bases.items()
+            ]
+            if any(changed):
                 writes.bump_revision(connection)
 
     def secret(self) -> bytes:
@@ -138,10 +134,10 @@ class Registry(Keys, Fleet, ServingOptions):
         nothing is left behind then.
         """
         check_name(tenant, "tenant")
-        if check_name(alias) == BASE_ALIAS:
-            raise InvalidName(f"{BASE_ALIAS!r} is the base model's own name: choose another.")
+        if check_name(alias) in self._bases:
+            raise InvalidName(f"{alias!r} is a base model's own name: choose another.")
         with self._storage.receive(source) as draft:
-            facts = inspect(draft, self._rules)
+            facts = inspect(draft, *self._bases.values())
             return self._add_draft(tenant, alias, draft, facts, actor)
 
     def _add_draft(
@@ -187,7 +183,7 @@ class Registry(Keys, Fleet, ServingOptions):
             "sha256": sha256,
             "path": key,
             "manifest": facts.manifest,
-            "base_model": self._rules.base_model,
+            "base_model": facts.base_model,
             "rank": facts.rank,
             "state": VersionState.REGISTERED.value,
             "draining_since_revision": None,

@@ -12,7 +12,7 @@ from gateway.errors import Conflict, InvalidRequest
 from gateway.registry import repository, writes
 from gateway.registry.errors import AliasNotFound
 from gateway.registry.records import OPTIONS
-from gateway.registry.snapshot import AliasOptions, VersionState
+from gateway.registry.snapshot import BASE_ALIAS, AliasOptions, VersionState
 from gateway.registry.store import Store
 from gateway.registry.tables import ALIASES
 
@@ -31,7 +31,7 @@ class ServingOptions(Store):
         Raises `AliasNotFound`, `Conflict` for the base model, and `InvalidRequest` for a chain of
         fallbacks that leads nowhere or in a circle.
         """
-        if name == repository.BASE_ALIAS:
+        if name == BASE_ALIAS:
             raise Conflict(
                 "The base model belongs to every tenant and has no options: promote version 0 of"
                 " an alias of your own, and give that one options."

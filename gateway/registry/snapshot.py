@@ -8,6 +8,10 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+BASE_TENANT = "*"
+BASE_ALIAS = "base"
+DEFAULT_TENANT = "default"
+
 
 class VersionState(StrEnum):
     """Where a version stands in its life; the record of changes is append-only."""
@@ -27,12 +31,11 @@ class Effect(StrEnum):
     NO_EFFECT = "no_effect"
     MISMATCH = "mismatch"
     UNDECIDABLE = "undecidable"
+    DECLARED = "declared"  # the operator says so, and this kind of worker cannot be measured
 
 
-SHARED = "*"
-"""The tenant of what belongs to all: the base model."""
 CALLABLE = frozenset({VersionState.CANDIDATE, VersionState.SERVING})
-_ROUTABLE = (Effect.EFFECTIVE, Effect.UNDECIDABLE)
+_ROUTABLE = (Effect.EFFECTIVE, Effect.UNDECIDABLE, Effect.DECLARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +200,27 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What else is configured of a worker.
+
+    `api_key_env` names the variable of the environment that holds its key: the key itself is kept
+    nowhere. `models` are pairs of what versions are called (`support@3`, `base`) and the worker's
+    own names for them. `base` is the alias of its base model where its list does not tell.
+    """
+
+    api_key_env: str | None = None
+    models: tuple[tuple[str, str], ...] = ()
+    base: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """A worker as configured: `url` without a trailing slash, `kind` such as `vllm`."""
 
     name: str
     url: str
     kind: str = "vllm"
+    options: WorkerOptions = WorkerOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +251,7 @@ class Snapshot:
 
     def _named(self, tenant: str, entry: str) -> Version | None:
         name, pinned, number = entry.partition("@")
-        alias = self.aliases.get((tenant, name)) or self.aliases.get((SHARED, name))
+        alias = self.aliases.get((tenant, name)) or self.aliases.get((BASE_TENANT, name))
         if alias is None or not pinned:
             return alias.stable if alias is not None else None
         return self.versions.get((alias.tenant, name, int(number)))

@@ -169,6 +169,7 @@ class WorkerRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     url: Mapped[str]
     kind: Mapped[str]
+    options: Mapped[dict[str, Any] | None]
     boot: Mapped[str]
     healthy: Mapped[bool]
     detail: Mapped[str]

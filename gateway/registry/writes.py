@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, insert, literal, or_, select, update
@@ -10,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.registry.notices import notify
 from gateway.registry.repository import read_meta
-from gateway.registry.snapshot import Placement, VersionState
+from gateway.registry.snapshot import Placement, VersionState, WorkerSpec
 from gateway.registry.tables import (
     ALIAS_EVENTS,
     ALIASES,
@@ -140,7 +141,7 @@ def put_base_version(connection: Connection, values: Mapping[str, Any]) -> bool:
     """Keep the base model's version 0, with its present name; whether anything changed."""
     if insert_once(connection, VERSIONS, values):
         return True
-    base = (VERSIONS.c.tenant == values["tenant"], VERSIONS.c.number == values["number"])
+    base = [VERSIONS.c[name] == values[name] for name in ("tenant", "alias", "number")]
     changed = connection.execute(
         update(VERSIONS)
         .where(*base, VERSIONS.c.base_model != values["base_model"])
@@ -241,11 +242,13 @@ def delete_placements(connection: Connection, *conditions: Any) -> bool:
     return connection.execute(delete(PLACEMENTS).where(*conditions)).rowcount > 0
 
 
-def put_worker(connection: Connection, name: str, url: str, kind: str) -> None:
+def put_worker(connection: Connection, spec: WorkerSpec) -> None:
     """Add a worker, not yet seen, or give a known one its present address."""
     fresh = {"boot": "", "healthy": False, "detail": "", "metrics": None, "seen_at": None}
-    insert_once(connection, WORKERS, {"name": name, "url": url, "kind": kind, **fresh})
-    connection.execute(update(WORKERS).where(WORKERS.c.name == name).values(url=url, kind=kind))
+    options = asdict(spec.options) | {"models": dict(spec.options.models)}
+    told = {"url": spec.url, "kind": spec.kind, "options": options}
+    insert_once(connection, WORKERS, {"name": spec.name, **told, **fresh})
+    connection.execute(update(WORKERS).where(WORKERS.c.name == spec.name).values(**told))
 
 
 def update_worker(connection: Connection, name: str, values: Mapping[str, Any]) -> None:

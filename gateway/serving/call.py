@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.registry.snapshot import Key, Version
+from gateway.serving.dialects import translated
 from gateway.serving.requests import ChatRequest, CompletionRequest
 from gateway.serving.router import Target
 from gateway.serving.turn import Turn
@@ -117,7 +118,9 @@ class Draft:
 
     def body_for(self, target: Target) -> bytes:
         """Give the request as this worker is to get it."""
-        return self.body.replace(_MODEL_MARK, _encode(target.name), 1)
+        if target.worker.kind == "vllm":
+            return self.body.replace(_MODEL_MARK, _encode(target.name), 1)
+        return translated(self.call.request, target.worker.kind, target.ask)
 
     def tries(self, target: Target, turn: Turn) -> None:
         """Note the worker that is asked now; what another one said before is void."""

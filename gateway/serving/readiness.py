@@ -8,7 +8,7 @@ import logging
 import msgspec
 
 from gateway.errors import GatewayError
-from gateway.registry.snapshot import SHARED, Key
+from gateway.registry.snapshot import BASE_TENANT, Key
 from gateway.serving.call import Call
 from gateway.serving.events import Event
 from gateway.serving.pipeline import Deps, begin, complete
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 _SELF = Key(
     id=0,
-    tenant=SHARED,
+    tenant=BASE_TENANT,
     owner="readiness",
     role="app",
     aliases=None,

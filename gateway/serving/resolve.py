@@ -7,8 +7,8 @@ import random
 
 from gateway.errors import ModelNotFound, NoWorker
 from gateway.registry.snapshot import (
+    BASE_TENANT,
     CALLABLE,
-    SHARED,
     Alias,
     Key,
     Snapshot,
@@ -23,7 +23,7 @@ def alias_of(model: str, key: Key, snapshot: Snapshot) -> Alias:
     Raises `ModelNotFound` for what does not exist and for what the key may not call, alike.
     """
     name = model.partition("@")[0]
-    alias = snapshot.aliases.get((key.tenant, name)) or snapshot.aliases.get((SHARED, name))
+    alias = snapshot.aliases.get((key.tenant, name)) or snapshot.aliases.get((BASE_TENANT, name))
     if alias is None or (key.aliases is not None and name not in key.aliases):
         raise _unknown(model)
     return alias
@@ -52,7 +52,7 @@ def resolve(model: str, alias: Alias, session: str | None, snapshot: Snapshot) -
 def _pinned(model: str, alias: Alias, number: str, snapshot: Snapshot) -> Version:
     if not (number.isascii() and number.isdigit() and len(number) < 10):
         raise _unknown(model)
-    if int(number) == 0 and alias.tenant != SHARED:
+    if int(number) == 0 and alias.tenant != BASE_TENANT:
         version = _base_of(alias)
     else:
         version = snapshot.versions.get((alias.tenant, alias.name, int(number)))

@@ -15,6 +15,7 @@ from gateway.registry.records import in_flight
 from gateway.registry.snapshot import Placement, Snapshot, Version, WorkerSpec
 from gateway.rendezvous import number, weight
 from gateway.serving.uses import Uses
+from gateway.workers.admin import Ask
 from gateway.workers.loader import Loader
 from gateway.workers.probe import Observed, WorkerWatch
 
@@ -24,10 +25,14 @@ _SLACK = 2
 
 
 class Target(NamedTuple):
-    """A worker, and the name under which it knows the version; the base model has no id here."""
+    """A worker, the name under which it knows the version, and the fields that choose it there.
+
+    The base model has no id here.
+    """
 
     worker: WorkerSpec
     name: str
+    ask: Ask
     version_id: int | None
 
 
@@ -139,8 +144,7 @@ class Router:
     def expects(self, version: Version) -> bool:
         """Whether waiting may help: a worker was proven for the version, or it is being loaded."""
         placed = any(placement.routable for placement in self._placements(version))
-        loading = any(version_id == version.id for _, version_id in self._loading)
-        return version.is_base or placed or loading
+        return version.is_base or placed or version.id in self._loading
 
     def begin(self, target: Target) -> None:
         """Count a call that goes out; `end` must follow."""
@@ -178,8 +182,9 @@ class Router:
         spec = self.snapshot.workers.get(name) if self.snapshot and name else None
         if name is None or spec is None:
             return None
-        version_id = None if version.is_base else version.id
-        return Target(spec, served_name(version, observed[name]), version_id)
+        served = served_name(version, observed[name])
+        ask = observed[name].asks.get(served) or Ask(served)
+        return Target(spec, served, ask, None if version.is_base else version.id)
 
     def observed(self, worker: str) -> Observed | None:
         """What was last observed of a worker."""
@@ -200,7 +205,7 @@ class Router:
         known = {placement.worker: placement for placement in self._placements(version)}
         able = []
         for seen in self._watch.observed.values():
-            if not seen.healthy or not seen.bases:
+            if not seen.healthy or not seen.fits(version):
                 continue
             placement = known.get(seen.worker)
             if placement is None and seen.serves(version):

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.errors import ContextLengthExceeded, NotOffered, UpstreamFailed
 from gateway.registry.snapshot import Version
 from gateway.serving.answers import parse_error
+from gateway.serving.dialects import joined
 from gateway.serving.endpoints import Endpoint
 from gateway.serving.http import Header, cancelled_when_gone, header, read_body, send_json
 from gateway.serving.pipeline import Deps
@@ -45,8 +46,8 @@ class Question:
 
     def body_for(self, target: Target) -> bytes:
         """Give the request as this worker is to get it."""
-        self.request.model, self.request.user = target.name, None
-        return _encode(self.request)
+        self.request.model, self.request.user = target.ask.model, None
+        return joined([_encode(self.request), target.ask.more])
 
 
 class PassEndpoint(Endpoint):
@@ -122,7 +123,7 @@ async def _attempt(question: Question, target: Target, deps: Deps) -> Answer:
 def _failure(status: int, data: bytes, target: Target, question: Question) -> Exception:
     """Tell a route that the worker lacks from a model that it has lost, which it names."""
     message, model = parse_error(status, data).message, question.version.model
-    lacks = status in _NO_SUCH_ROUTE and target.name not in message
+    lacks = status in _NO_SUCH_ROUTE and target.ask.model not in message
     if lacks or (status < 500 and _NO_SUCH_TASK.search(message)):
         return NotOffered(f"The model '{model}' does not offer {question.form.route}.")
     failure = refusal(status, data, target, model)

@@ -30,9 +30,10 @@ class StubWorker:
         base: str = "base@0",
         root: str = "/models/base",
         around: Callable[[Any], Any] = lambda app: app,
+        worker: Worker | None = None,
     ) -> None:
         """Make one; `around` puts ASGI middleware before it, as vLLM's --middleware does."""
-        self.worker = Worker(base, root)
+        self.worker = worker or Worker(base, root)
         self._around = around
         self.port = free_port()
         self._thread: threading.Thread | None = None

@@ -44,7 +44,7 @@ def test_variables_win_over_the_file_and_leave_its_siblings(
         ("port: none\n", ":1: port: "),
         ("limits:\n  max_n: 4\n  max_tokens: -1\n", ":3: limits.max_tokens: "),
         ("workers:\n  - name: a\n    url: http://a\n    kind: 7\n", ":4: workers."),
-        ("workers:\n  - http://a\n  - b\n", "workers: "),
+        ("workers:\n  - http://a\n  - b\n", ":3: workers.1.url: "),
         ("port: 1\nport: 2\n", ":2: port: given before, on line 1"),
         ("port: [1\n", ":2: "),
         ("- a\n", ":1: expected names and values"),

@@ -120,6 +120,9 @@ class MemoryStore:
         self.count += 1
         self.specs[spec.name] = spec
 
+    def remove_worker(self, name: str) -> bool:
+        return self.specs.pop(name, None) is not None
+
     def acquire_lease(self, name: str, holder: str, ttl_s: float) -> bool:
         self._ask()
         self.holder = self.holder or holder

@@ -124,3 +124,17 @@ def test_drained_means_that_nobody_can_still_call(
     stale = any(revision < since for revision, _ in live)
     busy = any(in_flight("w1", "a") in calls for _, calls in live)
     assert drained("w1", "a", since, live) == (not stale and not busy)
+
+
+def test_a_static_worker_holds_what_it_shows_and_is_told_nothing() -> None:
+    shown, lost, ended = version(1), version(2), version(3, draining_since=5)
+    static = replace(seen(shown.worker_name, ended.worker_name), static=True)
+    todo = plan(static, [shown], {1: shown, 2: lost, 3: ended}, ())
+    assert (todo.prove, todo.drain) == ((shown,), ())
+
+
+def test_workers_that_cannot_hold_a_version_do_not_speak_against_it() -> None:
+    fleet = {"w1": seen(), "w2": replace(seen(worker="w2"), static=True)}
+    step = next_step(version(1), (), fleet, {("w1", 1): FAILED})
+    assert step == Step(VersionState.REJECTED, "w1: no effect")
+    assert next_step(version(1), (), {"w2": fleet["w2"]}, {}) is None

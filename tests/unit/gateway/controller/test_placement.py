@@ -137,6 +137,25 @@ class TestPlaces:
             assert given_ == [v.id for v in ranked if v.id in given_], "in order of need"
 
     @calm
+    @given(cases(), avoided)
+    def test_versions_go_only_to_workers_of_their_base(
+        self, case: tuple[list[Version], list[Site]], avoid: frozenset[tuple[str, int]]
+    ) -> None:
+        ranked = [replace(v, base_model=("one", "two")[v.id % 2]) for v in case[0]]
+        sites = [
+            replace(site, base_model=("one", "org/two", "")[at % 3])
+            for at, site in enumerate(case[1])
+        ]
+        placed = place(ranked, sites, avoid)
+        for site in sites:
+            assert all(site.fits(v) for v in placed.get(site.name, ()))
+        housed = {v.id for versions in placed.values() for v in versions}
+        room = {site.name: site.room - len(placed.get(site.name, ())) for site in sites}
+        for v in ranked:
+            free = [site for site in sites if site.fits(v) and room[site.name] > 0]
+            assert v.id in housed or not free
+
+    @calm
     @given(cases())
     def test_the_most_needed_are_resident(self, case: tuple[list[Version], list[Site]]) -> None:
         ranked, sites = case

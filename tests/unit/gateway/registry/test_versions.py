@@ -13,9 +13,8 @@ from gateway.errors import Conflict, GatewayError
 from gateway.registry import writes
 from gateway.registry.errors import AliasNotFound, InvalidAdapter, InvalidName, VersionNotFound
 from gateway.registry.receiving import Draft
-from gateway.registry.repository import BASE_ALIAS, BASE_TENANT
 from gateway.registry.service import Registry
-from gateway.registry.snapshot import Placement, VersionState
+from gateway.registry.snapshot import BASE_ALIAS, BASE_TENANT, Placement, VersionState
 
 from .adapter_files import BASE, left_in, write_adapter
 from .conftest import Clock, Shelf

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,17 @@ import pytest
 from aiohttp import web
 
 from gateway.registry.snapshot import WorkerSpec
-from gateway.workers.client import (
-    SCORED_AT_ONCE,
-    ServedModel,
-    VllmAdmin,
-    WorkerMetrics,
-    make_admin,
-    parse_metrics,
-)
+from gateway.workers.admin import ServedModel, WorkerMetrics
 from gateway.workers.errors import (
     LoadRefused,
     MeasureFailed,
     NameTaken,
-    UnsupportedKind,
     WorkerSlow,
     WorkerUnreachable,
 )
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Answers = dict[str, Handler]
+from gateway.workers.exchange import Exchange
+from gateway.workers.vllm import SCORED_AT_ONCE, VllmAdmin, parse_metrics
+from tests.unit.gateway.workers.conftest import Answers, Handler
 
 METRICS = b"""# HELP process_start_time_seconds Start time
 process_start_time_seconds 1.79541e+09
@@ -66,24 +57,9 @@ def test_metrics_that_say_nothing_are_empty() -> None:
 
 
 @pytest.fixture
-def answers() -> Answers:
-    return {}
-
-
-@pytest.fixture
-async def admin(answers: Answers, tmp_path: Path) -> AsyncIterator[VllmAdmin]:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        return await answers[request.path](request)
-
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.UnixSite(runner, str(tmp_path / "w.sock")).start()
-    connector = aiohttp.UnixConnector(str(tmp_path / "w.sock"))
-    async with aiohttp.ClientSession(connector=connector) as session:
-        yield VllmAdmin(WorkerSpec("w", "http://worker/"), session, timeout=0.3, work_timeout=0.3)
-    await runner.cleanup()
+def admin(session: aiohttp.ClientSession) -> VllmAdmin:
+    spec = WorkerSpec("w", "http://worker/")
+    return VllmAdmin(Exchange(spec, session, timeout=0.3, work_timeout=0.3))
 
 
 def says(status: int, body: object, seen: list[object] | None = None) -> Handler:
@@ -188,7 +164,7 @@ async def test_slow_worker_is_told_from_a_dead_one(admin: VllmAdmin, answers: An
 async def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
     connector = aiohttp.UnixConnector(str(tmp_path / "nobody.sock"))
     async with aiohttp.ClientSession(connector=connector) as session:
-        admin = VllmAdmin(WorkerSpec("w", "http://worker"), session)
+        admin = VllmAdmin(Exchange(WorkerSpec("w", "http://worker"), session))
         with pytest.raises(WorkerUnreachable):
             await admin.models()
 
@@ -283,9 +259,3 @@ async def test_a_refused_token_ends_the_measurement(
     answers["/v1/completions"] = forced([], status=status)
     with pytest.raises(kind, match="bad token"):
         await admin.answer_logprobs("m", [5, 6, 7, 99, 8], 1)
-
-
-async def test_unknown_kind_names_the_known_ones() -> None:
-    async with aiohttp.ClientSession() as session:
-        with pytest.raises(UnsupportedKind, match="vllm"):
-            make_admin(WorkerSpec("w", "http://w", "llamacpp"), session)
