@@ -60,7 +60,7 @@ UV_COMPILE := $(UV) pip compile -q --no-annotate --no-emit-index-url --generate-
 
 # torch's CPU build is pinned by hand in deploy/locks/torch-cpu.txt.
 lock:
-	@$(UV_COMPILE) pyproject.toml deploy/locks/torch.in --extra guard --extra trainer --extra postgres --extra redis \
+	@$(UV_COMPILE) pyproject.toml deploy/locks/torch.in --extra guard --extra trainer --extra postgres --extra redis --extra s3 \
 		--group pyproject.toml:dev --overrides deploy/locks/app-overrides.in -o deploy/locks/app.txt
 	@$(UV_COMPILE) deploy/locks/worker-cpu.in deploy/locks/torch.in \
 		--overrides deploy/locks/worker-overrides.in -o deploy/locks/worker-cpu.txt

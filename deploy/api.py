@@ -34,9 +34,18 @@ class AdminApi:
         """POST below /admin/v1: `body` as JSON, or httpx's own options (files)."""
         return self._send("POST", path, **(options or {"json": body or {}}))
 
-    def put(self, path: str, content: bytes) -> Any:
-        """PUT below /admin/v1 what is not JSON."""
-        return self._send("PUT", path, content=content)
+    def put(self, path: str, body: bytes | Mapping[str, Any]) -> Any:
+        """PUT below /admin/v1: a mapping as JSON, bytes as they are."""
+        options = {"content": body} if isinstance(body, bytes) else {"json": body}
+        return self._send("PUT", path, **options)
+
+    def delete(self, path: str) -> Any:
+        """DELETE below /admin/v1."""
+        return self._send("DELETE", path)
+
+    def replace(self, path: str, body: Mapping[str, Any]) -> Any:
+        """PUT JSON below /admin/v1."""
+        return self._send("PUT", path, json=body)
 
     def text(self, path: str, query: Mapping[str, str] | None = None) -> str:
         """GET below /admin/v1 what is not JSON."""

@@ -44,18 +44,24 @@ def database_url(config: Config) -> str:
     return f"sqlite:///{Home(config.home).database}"
 
 
+def storage(config: Config) -> str:
+    """Return where adapter files lie: a folder or `s3://bucket/prefix`."""
+    return config.storage or str(Home(config.home).storage)
+
+
 def gateway_settings(config: Config) -> GatewaySettings:
     """Return what a gateway and a controller are told."""
     home, path = Home(config.home), model_path(config)
     return GatewaySettings(
         database_url=database_url(config),
-        storage=config.storage or home.storage,
+        storage=storage(config),
         outbox=home.outbox,
         guard_socket=home.socket("guard"),
         import_roots=(*config.import_roots, EXAMPLES),
         workers=workers(config),
         base_model=path.name if path else config.model,
         base_model_path=path,
+        bases=config.bases,
         max_lora_rank=config.max_lora_rank,
         max_cpu_loras=config.max_cpu_loras,
         policy_file=config.policy_file,
@@ -67,6 +73,7 @@ def gateway_settings(config: Config) -> GatewaySettings:
         queue=config.queue,
         feedback=config.feedback,
         rollout=config.rollout,
+        placement=config.placement,
         refresh=config.refresh,
     )
 

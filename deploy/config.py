@@ -23,10 +23,13 @@ from pydantic_settings import (
 
 from feedback.settings import FeedbackSettings
 from gateway.settings import (
+    BaseModelSettings,
     Limits,
+    PlacementSettings,
     QueueSettings,
     RefreshSettings,
     RolloutSettings,
+    StorageLocation,
     Timeouts,
     WorkerSettings,
 )
@@ -75,11 +78,14 @@ class Config(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
     model: str = Field("", description="folder of the base model; default: the bundled one")
+    bases: tuple[BaseModelSettings, ...] = Field((), description="base models beside `model`")
     workers: Annotated[tuple[WorkerSettings, ...], NoDecode] = Field(
         (), description="workers that already run; then `up` starts none"
     )
     database_url: SecretStr | None = Field(None, description="default: SQLite in the home")
-    storage: Path | None = Field(None, description="default: `storage` in the home")
+    storage: StorageLocation | None = Field(
+        None, description="folder or s3://bucket/prefix; default: `storage` in the home"
+    )
     policy_file: Path | None = None
     import_roots: tuple[Path, ...] = Field((), description="folders adapters may be added from")
     logprobs: str = Field("all", pattern="^(all|off)$")
@@ -91,6 +97,7 @@ class Config(BaseSettings):
     feedback: FeedbackSettings = FeedbackSettings()
     guard: GuardSettings = Field(GuardSettings(), description="the guard process")
     rollout: RolloutSettings = RolloutSettings()
+    placement: PlacementSettings = PlacementSettings()
     refresh: RefreshSettings = RefreshSettings()
     trainer: TrainerSettings = TrainerSettings()
     local_worker: LocalWorker = LocalWorker()
@@ -106,7 +113,7 @@ class Config(BaseSettings):
         entries = [entry for entry in entries if entry != ""]
         return [_worker(number, entry) for number, entry in enumerate(entries, 1)]
 
-    @field_validator("home", "storage", "policy_file", "import_roots")
+    @field_validator("home", "policy_file", "import_roots")
     @classmethod
     def _absolute(cls, value: Path | tuple[Path, ...] | None) -> Path | tuple[Path, ...] | None:
         if value is None:
@@ -131,10 +138,7 @@ class Config(BaseSettings):
 def _worker(number: int, entry: Any) -> Any:
     if not isinstance(entry, str):
         return entry
-    url = entry.rstrip("/").removesuffix("/v1")
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"{entry!r} is not an http:// or https:// URL")
-    return WorkerSettings(name=f"worker-{number}", url=url)
+    return {"name": f"worker-{number}", "url": entry}
 
 
 def config_file() -> Path | None:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import psutil
 
-from deploy.compose import model_path, workers
+from deploy.compose import model_path, storage, workers
 from deploy.config import Config, unknown_variables
 from deploy.health import readiness
 from deploy.home import Home
 from deploy.progress import Progress
-from deploy.setup import Setup
+from deploy.setup import Setup, worker_python
 from deploy.supervisor import states
 
 GIB = 1024**3
@@ -45,7 +45,7 @@ class Finding:
 def examine(config: Config) -> Iterator[Finding]:
     """Yield what was found, topic by topic."""
     topics: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-        _machine, _parts, _variables, _home, _running,
+        _machine, _parts, _variables, _home, _storage, _running,
     )  # fmt: skip
     for topic in topics:
         yield from topic(config)
@@ -100,6 +100,16 @@ def _home(config: Config) -> Iterator[Finding]:
     if config.model and model is None:
         yield Finding(Grade.WARN, "model", f"{config.model} is no folder: a worker must know it")
     yield Finding(Grade.OK, "home", str(home.root))
+
+
+def _storage(config: Config) -> Iterator[Finding]:
+    place = storage(config)
+    yield Finding(Grade.OK, "storage", place)
+    python = worker_python(config)
+    packages = python.parent.parent.glob("lib/python*/site-packages/obstore")
+    if place.startswith("s3://") and not config.workers and not any(packages):
+        text = f"the worker cannot fetch from it: {python} -m pip install obstore"
+        yield Finding(Grade.FAIL, "storage", text)
 
 
 def _running(config: Config) -> Iterator[Finding]:

@@ -24,12 +24,12 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self._clear()
+        self.clear()
         self._write(f"[{self._elapsed()}] {text}\n")
 
     def plain(self, text: str = "") -> None:
         """Print text without the clock."""
-        self._clear()
+        self.clear()
         self._write(f"{text}\n")
 
     def waiting(self, text: str) -> None:
@@ -47,7 +47,8 @@ class Progress:
         if self.stream.isatty() or time.monotonic() - self._shown_at >= QUIET_SECONDS:
             self.waiting(text)
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Take a waiting line away."""
         if self._shown and self.stream.isatty():
             self._write("\r\033[K")
         self._shown = ""

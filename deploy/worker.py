@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.compose import local_worker_port, model_path
+from deploy.compose import local_worker_port, model_path, storage
 from deploy.config import Config
 from deploy.home import Home
 from deploy.setup import worker_python
@@ -17,6 +17,7 @@ BASE_NAME = "base@0"
 
 # Found by vLLM as an installed package where this folder is on the path.
 PLUGIN = Path(__file__).parent / "vllm_plugin"
+MIDDLEWARE = "adapterloop_vllm.middleware.FetchAdapters"
 
 _SIGNS = (
     ("non-default args", "reading the model's configuration"),
@@ -47,6 +48,7 @@ def command(config: Config) -> list[str]:
         # Only requests that bring tools pass through the parser.
         *("--enable-auto-tool-choice", "--tool-call-parser", own.tool_parser or tongue.tools),
         *(["--reasoning-parser", thinks] if thinks else []),
+        *("--middleware", MIDDLEWARE),
         "--disable-uvicorn-access-log",
         *own.extra_arguments,
     ]
@@ -60,6 +62,8 @@ def environment(config: Config, inherited: Mapping[str, str]) -> dict[str, str]:
         **inherited,
         "PYTHONPATH": os.pathsep.join(path),
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "ADAPTERLOOP_STORAGE": storage(config),
+        "ADAPTERLOOP_CACHE": str(cache / "adapters"),
         **({"TORCH_COMPILE_DISABLE": "1"} if is_cpu_build(config) else {}),
         "VLLM_CPU_KVCACHE_SPACE": str(own.kv_cache_gib),
         "OMP_NUM_THREADS": str(own.threads or os.cpu_count() or 1),

@@ -99,4 +99,5 @@ def _values(scrubber: Scrubber, capture: Capture, clean: dict[str, Any]) -> dict
         "session": scrubber.pseudonym(capture.tenant, session) if session else None,
         "request_id": capture.request_id,
         "scrubber": scrubber.version,
+        "fallback": msgspec.to_builtins(capture.fallback),
     }

@@ -13,6 +13,7 @@ from feedback.data.material import answer_of
 from feedback.db import reading, server_time, writing
 from feedback.errors import Conflicting, Invalid, NotKnown
 from feedback.review_repository import Wanted
+from feedback.types import model_of
 
 CLAIM_S = 600.0
 """Seconds until an item that was claimed and not decided is anybody's again."""
@@ -29,6 +30,11 @@ class Item:
     answer: RowMapping | None
     feedback: Sequence[RowMapping]
     reviews: Sequence[RowMapping]
+
+    @property
+    def model(self) -> str:
+        """The version that answered, by name."""
+        return model_of(self.row if self.answer is None else self.answer)
 
     @property
     def text(self) -> str:

@@ -43,7 +43,8 @@ class CaptureRow(FeedbackBase):
 
     `messages` are [{role, content, ...}] (a completion's prompt is one user message), `parameters`
     what else was asked, `choices` as `feedback.types.CapturedChoice`. The confidence is choice 0's.
-    `reasons` says why it is kept: none, or of flagged, doubtful, guarded, audit.
+    `reasons` says why it is kept: none, or of flagged, doubtful, guarded, audit. `fallback` is
+    {"wanted", "answered"}, two versions' names, where another version answered.
     """
 
     __tablename__ = "captures"
@@ -78,6 +79,7 @@ class CaptureRow(FeedbackBase):
     session: Mapped[str | None]
     request_id: Mapped[str]
     scrubber: Mapped[str]
+    fallback: Mapped[dict[str, Any] | None]
 
 
 class FeedbackRow(FeedbackBase):

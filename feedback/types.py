@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -35,6 +36,13 @@ class CapturedChoice(msgspec.Struct, frozen=True, kw_only=True):
     confidence: Confidence | None = None
 
 
+class Fallback(msgspec.Struct, frozen=True):
+    """Which version was to answer and which one did: `support@4`, `triage@2`."""
+
+    wanted: str
+    answered: str
+
+
 class Capture(msgspec.Struct, frozen=True, kw_only=True):
     """An answer as it is recorded; `id` is the response id that the client got.
 
@@ -64,6 +72,13 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True):
     queued: float = 0.0
     sampling_reason: str = "all"
     inclusion_probability: float = 1.0
+    fallback: Fallback | None = None
+
+
+def model_of(capture: Mapping[Any, Any]) -> str:
+    """Name the version that gave an answer, by the capture's columns: `support@3`."""
+    fallback = capture.get("fallback")
+    return str(fallback["answered"]) if fallback else f"{capture['alias']}@{capture['version']}"
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from feedback.db import reading
 from feedback.tables import USAGE
+from feedback.types import model_of
 
 _KEY = ("tenant", "day", "alias", "version", "key_id")
 _COUNTS = ("requests", "prompt_tokens", "completion_tokens")
@@ -43,11 +44,12 @@ def count(connection: Connection, captures: Sequence[Mapping[str, Any]]) -> None
     """Add captures that are new to the store."""
     lines: dict[tuple[Any, ...], list[int]] = {}
     for capture in captures:
+        alias, _, version = model_of(capture).rpartition("@")
         key = (
             capture["tenant"],
             day_of(capture["started"]),
-            capture["alias"],
-            capture["version"],
+            alias,
+            int(version),
             capture["key_id"],
         )
         used = capture["usage"]

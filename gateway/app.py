@@ -25,28 +25,32 @@ from feedback.errors import FeedbackError
 from feedback.outbox import Outbox
 from feedback.store import FeedbackStore
 from gateway.admin import create_admin_router
-from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed
 from gateway.feedback_api import feedback_routes, from_feedback
 from gateway.policies import keep_fresh
 from gateway.recording import make_recording
 from gateway.registry.notices import listen
 from gateway.registry.service import Registry
-from gateway.serving.endpoints import ServingEndpoint
+from gateway.serving.endpoints import Endpoint, ServingEndpoint
 from gateway.serving.forms.base import Form
 from gateway.serving.forms.chat import ChatForm
 from gateway.serving.forms.completions import CompletionForm
 from gateway.serving.forms.responses import ResponsesForm
+from gateway.serving.http import header, send_error
 from gateway.serving.keeper import SnapshotKeeper
 from gateway.serving.pipeline import Deps
 from gateway.serving.readiness import Readiness
 from gateway.serving.router import Router
 from gateway.serving.small import SmallRoutes, error_response
 from gateway.serving.state import Serving
+from gateway.serving.through import PassEndpoint
+from gateway.serving.through_forms import PASS_FORMS
+from gateway.serving.unknown import unknown
 from gateway.serving.upstream import HttpUpstream
 from gateway.settings import GatewaySettings
 from gateway.shipping import Shipping
 from gateway.ui.site import ui_routes
-from gateway.workers.client import make_admin
+from gateway.workers.kinds import make_admin
 from gateway.workers.loader import Loader
 from gateway.workers.probe import WorkerWatch
 from guardrails.client import JudgeClient
@@ -82,35 +86,48 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
 
 class Gateway(FastAPI):
-    """FastAPI with the busiest routes in front of it.
+    """FastAPI with the busiest routes in front of it, and the keys of the admin API.
 
     Calls for an answer skip FastAPI's middleware and routing, which cost as much as all of the
-    relay; every other request, and every other method, takes the usual way.
+    relay; every other request, and every other method, takes the usual way. FastAPI reads a body
+    before it asks who sends it, so those without a key are refused here.
     """
 
-    endpoints: Mapping[str, ServingEndpoint] = MappingProxyType({})
+    endpoints: Mapping[str, Endpoint] = MappingProxyType({})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one ASGI call."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            endpoint = self.endpoints.get(scope["path"])
-            if endpoint is not None:
-                await endpoint(scope, receive, send)
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        path = scope["path"]
+        if scope["method"] == "POST" and (endpoint := self.endpoints.get(path)) is not None:
+            await endpoint(scope, receive, send)
+            return
+        if path.startswith("/admin/") and path != self.openapi_url:
+            try:
+                self.state.serving.authenticate_header(header(scope, b"authorization"))
+            except GatewayError as error:
+                await send_error(send, error)
                 return
         await super().__call__(scope, receive, send)
 
 
-def _endpoints(serving: Serving) -> dict[str, ServingEndpoint]:
+def _endpoints(serving: Serving) -> dict[str, Endpoint]:
     forms: dict[str, Form] = {
         "/v1/chat/completions": ChatForm(),
         "/v1/completions": CompletionForm(),
         "/v1/responses": ResponsesForm(),
     }
-    return {path: ServingEndpoint(form, serving) for path, form in forms.items()}
+    passing = [PassEndpoint(form, serving) for form in PASS_FORMS]
+    return {
+        **{path: ServingEndpoint(form, serving) for path, form in forms.items()},
+        **{path: one for one in passing for path in one.paths},
+    }
 
 
 def _serving_routes(
-    endpoints: Mapping[str, ServingEndpoint], serving: Serving, readiness: Readiness
+    endpoints: Mapping[str, Endpoint], serving: Serving, readiness: Readiness
 ) -> list[BaseRoute]:
     small = SmallRoutes(serving, readiness)
     return [
@@ -136,12 +153,13 @@ async def _running(
         session = await stack.enter_async_context(aiohttp.ClientSession())
         upstream = HttpUpstream(settings.timeouts)
         stack.push_async_callback(upstream.close)
+        stack.push_async_callback(serving.limiter.close)
         judge = JudgeClient(settings.guard_socket)
         stack.push_async_callback(judge.close)
         shipping, engine, outbox = await _open_stores(settings, stack)
         serving.outbox, serving.engine = outbox, engine
         store = FeedbackStore(engine, settings.feedback)
-        watch = WorkerWatch(lambda spec: make_admin(spec, session))
+        watch = WorkerWatch(lambda spec: make_admin(spec, session), bases=settings.base_models)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         loader = await stack.enter_async_context(
             Loader(watch, registry, max_cpu_loras=settings.max_cpu_loras)
@@ -215,7 +233,7 @@ def _handle_errors(app: FastAPI) -> None:
             response.headers.update(error.headers or {})
             return response
         if error.status_code == 404:
-            return error_response(NotFound(f"Unknown request URL: {where}.", code="unknown_url"))
+            return error_response(unknown(request.method, request.url.path))
         return error_response(InvalidRequest(str(error.detail)))
 
     async def invalid(request: Request, error: Exception) -> Response:

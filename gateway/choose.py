@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from functools import lru_cache
-from hashlib import blake2b
 
 from gateway.registry.snapshot import Placement, Version
+from gateway.rendezvous import number, weight
 from gateway.workers.probe import Observed
 
 
@@ -25,33 +24,36 @@ def choose(
     `shut` are workers that get no call now: full ones, and those that fail.
 
     An adapter goes only where this boot of the worker was proven to answer with it. The least
-    loaded wins, by our own calls in flight and the worker's figures; among those within `slack`
-    calls of the least the rendezvous hash of `key` decides, so a session keeps its worker (and its
-    prefix cache) as workers come and go. Excluding a worker is leaving it out of `observed`.
+    loaded wins, by our own calls in flight and the worker's figures. Among those within `slack`
+    calls of the least, workers that have the version in their running batch come before those that
+    have it in memory only: the latter must first swap it in. Then the rendezvous hash of `key`
+    decides, so a session keeps its worker (and its prefix cache) as workers come and go. Excluding
+    a worker is leaving it out of `observed`.
     """
-    loads: list[tuple[int, str]] = []
+    loads = []
     for seen in able_workers(version, placements, observed):
-        name = seen.worker
-        if name in shut:
+        worker = seen.worker
+        if worker in shut:
             continue
-        loads.append((in_flight.get(name, 0) + seen.running + seen.waiting, name))
+        loads.append((in_flight.get(worker, 0) + seen.running + seen.waiting, worker, seen.active))
     if not loads:
         return None
     if len(loads) == 1:
         return loads[0][1]
-    bound = min(loads)[0] + slack
-    near = [name for load, name in loads if load <= bound]
+    bound = min([load for load, _, _ in loads]) + slack
+    name = version.worker_name
+    near = [worker for load, worker, active in loads if load <= bound and name in active]
+    if not near:
+        near = [worker for load, worker, _ in loads if load <= bound]
     if len(near) == 1:
         return near[0]
-    mixed = _number(key)
-    return max(near, key=lambda name: _mix(mixed ^ _worker_number(name)))
+    mixed = number(key)
+    return max(near, key=lambda worker: weight(mixed, worker))
 
 
 def served_name(version: Version, seen: Observed) -> str:
     """The name to ask this worker for: its own base model, or the version's worker-side name."""
-    if version.is_base:
-        return seen.base or version.model
-    return version.worker_name
+    return seen.name_of(version) or version.model
 
 
 def able_workers(
@@ -59,9 +61,8 @@ def able_workers(
 ) -> list[Observed]:
     """Give the workers that were proven to answer with the version, full or not."""
     if version.is_base:
-        return [seen for seen in observed.values() if seen.healthy and seen.bases]
-    name = version.worker_name
-    found = []
+        return [seen for seen in observed.values() if seen.healthy and seen.serves(version)]
+    able = []
     for placement in placements:
         seen = observed.get(placement.worker)
         if (
@@ -69,26 +70,8 @@ def able_workers(
             and seen.healthy
             and placement.version_id == version.id
             and placement.routable
-            and name in seen.names
-            and seen.same_boot(placement)
+            and seen.serves(version)
+            and (placement.boot == seen.boot != "" or seen.same_boot(placement))
         ):
-            found.append(seen)
-    return found
-
-
-def _number(text: str) -> int:
-    """Give 64 bits that are the same in every gateway."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
-
-
-_worker_number = lru_cache(maxsize=4096)(_number)
-
-
-def _mix(number: int) -> int:
-    """Let every bit depend on every bit: SplitMix64's last step (Steele et al. 2014)."""
-    number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
-    number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & _64_BITS
-    return number ^ (number >> 31)
-
-
-_64_BITS = (1 << 64) - 1
+            able.append(seen)
+    return able

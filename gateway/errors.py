@@ -7,7 +7,8 @@ GatewayError
 ├── Unauthenticated           401
 ├── PermissionDenied          403
 ├── NotFound                  404
-│   └── ModelNotFound         404
+│   ├── ModelNotFound         404
+│   └── NotOffered            404
 ├── MethodNotAllowed          405
 ├── Conflict                  409
 ├── BodyTooLarge              413
@@ -120,6 +121,12 @@ class ModelNotFound(NotFound):
 
     code = "model_not_found"
     param = "model"
+
+
+class NotOffered(NotFound):
+    """This is not offered here."""
+
+    code = "not_offered"
 
 
 class MethodNotAllowed(GatewayError):

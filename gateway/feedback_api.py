@@ -15,7 +15,7 @@ from starlette.routing import Route
 from feedback.desk import Desk, feedback_id
 from feedback.errors import FeedbackError
 from feedback.store import Answered
-from feedback.types import Feedback, Rating
+from feedback.types import Feedback, Rating, model_of
 from gateway.errors import (
     Conflict,
     GatewayError,
@@ -23,9 +23,8 @@ from gateway.errors import (
     NotFound,
     StoreUnavailable,
 )
-from gateway.registry.repository import BASE_ALIAS
 from gateway.registry.snapshot import Key
-from gateway.serving.http import ClientGone, read_body
+from gateway.serving.http import ClientGone, Header, read_body
 from gateway.serving.ids import minted_at, version_of
 from gateway.serving.requests import RequestStruct, decode
 from gateway.serving.small import error_response
@@ -97,15 +96,18 @@ class _FeedbackApi:
             return Response(status_code=499)
         asked = decode(_request, body)
         alias = self._alias_of(asked.response_id, key)
-        if alias == BASE_ALIAS:
-            # Other aliases may lead to the base: the policy of the one that was called holds.
+        if alias in self._serving.settings.base_models or self._stands_in(alias, key.tenant):
+            # Another alias may have led there: the policy of the one that was called holds.
             alias = await self._desk.alias_of(key.tenant, asked.response_id) or alias
+        self._check_sees(key, alias)
         feedback = self._feedback(asked, key, alias, _idempotency_key(request))
-        try:
-            kept = await self._desk.submit(feedback)
-        except FeedbackError as error:
-            return error_response(from_feedback(error))
-        return JSONResponse(
+        headers: list[Header] = []
+        async with self._serving.granted(key, 0, headers, lambda: 0):
+            try:
+                kept = await self._desk.submit(feedback)
+            except FeedbackError as error:
+                return error_response(from_feedback(error))
+        response = JSONResponse(
             {
                 "id": kept.id,
                 "object": "feedback",
@@ -113,16 +115,19 @@ class _FeedbackApi:
                 "status": kept.replied,
             }
         )
+        response.raw_headers.extend(headers)
+        return response
 
     async def get(self, request: Request) -> Response:
         """Tell of an answer how sure the model was, what the guards did and what was said of it."""
         key = self._serving.authenticate(request.headers)
         response_id = request.path_params["response_id"]
-        self._alias_of(response_id, key)
+        alias = self._alias_of(response_id, key)
         try:
             known = await self._desk.look_up(key.tenant, response_id)
         except FeedbackError as error:
             return error_response(from_feedback(error))
+        self._check_sees(key, known.capture["alias"] if known.capture is not None else alias)
         kept_for = self._serving.settings.feedback.keep_hours * 3600
         is_old = minted_at(response_id) + kept_for < time.time()
         return JSONResponse(_summary(response_id, known, is_old))
@@ -134,6 +139,15 @@ class _FeedbackApi:
             raise StoreUnavailable
         return desk
 
+    def _check_sees(self, key: Key, alias: str) -> None:
+        """Hide answers of other aliases from a key for some; bases may answer for any.
+
+        Raises `FeedbackAnswerNotFound`.
+        """
+        seen = (*(key.aliases or ()), *self._serving.settings.base_models, "")
+        if key.aliases is not None and alias not in seen:
+            raise FeedbackAnswerNotFound
+
     def _alias_of(self, response_id: str, key: Key) -> str:
         """Give the alias that answered. Raises `FeedbackAnswerNotFound` for what is not theirs."""
         version_id = None
@@ -143,6 +157,15 @@ class _FeedbackApi:
             raise FeedbackAnswerNotFound
         versions = self._serving.keeper.snapshot.versions.values()
         return next((version.alias for version in versions if version.id == version_id), "")
+
+    def _stands_in(self, alias: str, tenant: str) -> bool:
+        """Whether an alias is a fallback of others."""
+        return any(
+            entry.partition("@")[0] == alias
+            for other in self._serving.keeper.snapshot.aliases.values()
+            if other.tenant == tenant and other.name != alias
+            for entry in other.options.fallback
+        )
 
     def _feedback(
         self, asked: FeedbackRequest, key: Key, alias: str, idempotency_key: str | None
@@ -194,7 +217,8 @@ def _summary(response_id: str, known: Answered, is_old: bool) -> dict[str, Any]:
     order = ("block", "redact", "flag", "annotate")
     return summary | {
         "status": "linked",
-        "model": f"{capture['alias']}@{capture['version']}",
+        "model": model_of(capture),
+        "fallback_from": (capture["fallback"] or {}).get("wanted"),
         "created": int(capture["started"]),
         "outcome": capture["outcome"],
         "confidence": capture["confidence_mean"],

@@ -1,9 +1,10 @@
 """Limits of keys: requests and tokens a minute, and token budgets; counted by `limits`.
 
 A minute is a sliding window (the counter of the last minute fades out linearly); a budget is for a
-calendar day or month in UTC. Tokens are reserved before a call and settled after it. Counters lie
-in this process, or in Redis where several gateways share them. While Redis is away, each gateway
-counts minutes by itself, and keys with a budget are refused with 503.
+calendar day or month in UTC. Tokens are reserved before a call and settled after it; a call that
+uses none is held to the requests only. Counters lie in this process, or in Redis where several
+gateways share them. While Redis is away, each gateway counts minutes by itself, and calls that need
+a budget are refused with 503. Where what a call has used cannot be settled, it counts as reserved.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage, SlidingWindowCounterSupport
@@ -24,6 +26,7 @@ from gateway.errors import (
     BudgetSpent,
     GatewayError,
     LimitsUnavailable,
+    Overloaded,
     RequestsExceeded,
     TokensExceeded,
 )
@@ -40,16 +43,30 @@ _NO_BOUND = 2**53
 _DAY = 86_400
 _AWAY_S = 1.0
 """Seconds for which a store that failed is not asked again."""
+_BEGUN = 2**50
+"""A budget's counter holds this much more once what was used before is in it: so one that a store
+has lost is told from one that is low, and is begun again."""
 
 
 @dataclass(slots=True)
 class Grant:
-    """A call that was let through, and what was reserved for it; to be settled once."""
+    """A call that was let through, and what was reserved for it; to be settled once.
+
+    `storage` is where it was counted; `minute_ends`, in seconds since the epoch, when the counter
+    of its minute begins to fade.
+    """
 
     key: Key
     reserved: int
     period: str
+    storage: Storage
     headers: list[tuple[bytes, bytes]]
+    minute_ends: float = 0.0
+
+    @property
+    def budget(self) -> int | None:
+        """The budget that it draws on."""
+        return self.key.limits.token_budget if self.reserved else None
 
 
 class Window(NamedTuple):
@@ -61,21 +78,29 @@ class Window(NamedTuple):
     current_ttl: float
 
     @property
-    def used(self) -> int:
-        """What counts now."""
-        return math.floor(self.previous * self.previous_ttl / _MINUTE + self.current)
+    def weight(self) -> float:
+        """What has not faded yet; the whole part of it counts."""
+        return self._fading + self.current
 
-    def frees_in(self, amount: int) -> float:
-        """Give the seconds until `amount` of what counts now has faded, if nothing is added."""
-        if amount <= 0:
+    def frees_in(self, amount: float) -> float:
+        """Give the seconds after which more than `amount` has faded, if nothing is added."""
+        if amount < 0:
             return 0.0
-        fading = self.previous * max(0.0, self.previous_ttl) / _MINUTE
-        if amount <= fading:
+        fading = self._fading
+        if fading and amount <= fading:
             return amount * _MINUTE / self.previous
-        turn = max(0.0, self.current_ttl - _MINUTE)
         if self.current <= 0:
-            return turn
-        return turn + _MINUTE * min(1.0, (amount - fading) / self.current)
+            return self.turns_in
+        return self.turns_in + _MINUTE * min(1.0, (amount - fading) / self.current)
+
+    @property
+    def _fading(self) -> float:
+        return self.previous * max(0.0, self.previous_ttl) / _MINUTE
+
+    @property
+    def turns_in(self) -> float:
+        """The seconds until this window is the last one."""
+        return max(0.0, self.current_ttl - _MINUTE)
 
 
 class Limiter:
@@ -83,28 +108,31 @@ class Limiter:
 
     def __init__(self, url: str, spent: Spent) -> None:
         self._local = MemoryStorage()
-        self._shared: Storage = self._local if url == "memory://" else _redis(url)
+        self._redis = None if url == "memory://" else _redis(url)
         self._spent = spent
+        self._held: Counter[str] = Counter()
         self._back_at = 0.0
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._redis is not None:
+            await cast(Any, self._redis.bridge).get_connection().aclose()
 
     async def take(self, key: Key, tokens: int) -> Grant:
         """Count a call that will use about so many tokens.
 
-        Raises `RequestsExceeded`, `TokensExceeded`, `BudgetSpent`, or `LimitsUnavailable`; their
-        `headers` and the grant's are OpenAI's rate-limit headers.
+        Raises `RequestsExceeded`, `TokensExceeded`, `BudgetSpent`, `Overloaded` while calls under
+        way may use the rest of a budget, or `LimitsUnavailable`; their `headers` and the grant's
+        are OpenAI's rate-limit headers.
         """
         limits = key.limits
         most = min(limits.tokens_per_minute or _NO_BOUND, limits.token_budget or _NO_BOUND)
-        grant = Grant(key, min(tokens, most), _period(limits.budget_period), [])
-        if self._away:
-            await self._minutes(self._local, grant)
-            if limits.token_budget is not None:
-                raise LimitsUnavailable
-            return grant
+        storage = self._local if self._redis is None or self._away else self._redis
+        grant = Grant(key, min(tokens, most), _period(limits.budget_period), storage, [])
         try:
-            await self._minutes(self._shared, grant)
-            if limits.token_budget is not None:
-                await self._reserve(grant, limits.token_budget)
+            await _count_minute(grant)
+            if grant.budget is not None:
+                await self._draw(grant, grant.budget)
         except StorageError as error:
             self._lost(error)
             return await self.take(key, tokens)
@@ -112,18 +140,16 @@ class Limiter:
 
     async def settle(self, grant: Grant, used: int) -> None:
         """Put what a call has really used in the place of what was reserved."""
+        if grant.budget is not None:
+            self._held[_budget(grant)] -= grant.reserved
         rest = used - grant.reserved
-        if rest == 0:
+        if rest == 0 or (grant.storage is self._redis and self._away):
             return
-        storage = self._local if self._away else self._shared
-        limits = grant.key.limits
         try:
-            if limits.tokens_per_minute is not None:
-                await _sliding(storage).acquire_sliding_window_entry(
-                    _name(grant.key, "tokens"), _NO_BOUND, _MINUTE, rest
-                )
-            if limits.token_budget is not None and not self._away:
-                await storage.incr(_budget(grant), _lifetime(grant.period), rest)
+            await _settle_minute(grant, rest)
+            # One that the store has lost is begun again from the database.
+            if grant.budget is not None and await grant.storage.get(_budget(grant)) >= _BEGUN:
+                await grant.storage.incr(_budget(grant), _lifetime(grant.period), rest)
         except StorageError as error:
             self._lost(error)
 
@@ -135,40 +161,76 @@ class Limiter:
         logger.warning("the store of limits does not answer: %s", error)
         self._back_at = time.monotonic() + _AWAY_S
 
-    async def _minutes(self, storage: Storage, grant: Grant) -> None:
-        """Count a request and its tokens in the sliding minute, and fill in the headers."""
-        limits = grant.key.limits
-        for kind, limit, cost, failure in (
-            ("requests", limits.requests_per_minute, 1, RequestsExceeded),
-            ("tokens", limits.tokens_per_minute, grant.reserved, TokensExceeded),
-        ):
-            if limit is None:
-                continue
-            name = _name(grant.key, kind)
-            sliding = _sliding(storage)
-            taken = await sliding.acquire_sliding_window_entry(name, limit, _MINUTE, cost)
-            window = Window(*await sliding.get_sliding_window(name, _MINUTE))
-            grant.headers += _headers(kind, limit, window)
-            if not taken:
-                wait = window.frees_in(window.used + cost - limit)
-                raise _refused(failure, grant, limit, kind, wait)
+    async def _draw(self, grant: Grant, budget: int) -> None:
+        """Reserve tokens of the budget; one that cannot be had costs the minute nothing."""
+        try:
+            if self._redis is not None and grant.storage is not self._redis:
+                raise LimitsUnavailable
+            await self._reserve(grant, budget)
+        except GatewayError:
+            await _settle_minute(grant, -grant.reserved)
+            raise
 
     async def _reserve(self, grant: Grant, budget: int) -> None:
         """Reserve tokens of the budget; the last call may go past it by what it uses."""
+        name, life, storage = _budget(grant), _lifetime(grant.period), grant.storage
+        if await storage.get(name) < _BEGUN:
+            await self._begin(grant)
+        before = await storage.incr(name, life, grant.reserved) - _BEGUN - grant.reserved
+        if before < budget:
+            self._held[name] += grant.reserved
+            return
+        await storage.incr(name, life, -grant.reserved)
+        if before - self._held[name] < budget:
+            raise Overloaded(
+                "What is left of this key's budget is reserved for its calls under way: try again"
+                " when they have ended."
+            )
+        raise _spent_error(grant, budget)
+
+    async def _begin(self, grant: Grant) -> None:
+        """Put what was used before, which is in the database, into a counter that is new."""
+        try:
+            before = await self._spent(grant.key.account, _first_day(grant.period))
+        except GatewayError:
+            raise LimitsUnavailable from None
         name, life = _budget(grant), _lifetime(grant.period)
-        total = await self._shared.incr(name, life, grant.reserved)
-        if total == grant.reserved:
-            # A counter that has just begun: what was used before is in the database.
-            try:
-                before = await self._spent(grant.key.account, _first_day(grant.period))
-            except GatewayError:
-                await self._shared.incr(name, life, -grant.reserved)
-                raise LimitsUnavailable from None
-            if before:
-                total = await self._shared.incr(name, life, before)
-        if total - grant.reserved >= budget:
-            await self._shared.incr(name, life, -grant.reserved)
-            raise _spent_error(grant, budget)
+        if await grant.storage.incr(name, life, _BEGUN + before) >= 2 * _BEGUN:
+            # Another call has begun it meanwhile.
+            await grant.storage.incr(name, life, -_BEGUN - before)
+
+
+async def _count_minute(grant: Grant) -> None:
+    """Count a request and its tokens in the sliding minute, and fill in the headers."""
+    limits, sliding = grant.key.limits, _sliding(grant.storage)
+    for kind, limit, cost, failure in (
+        ("requests", limits.requests_per_minute, 1, RequestsExceeded),
+        ("tokens", limits.tokens_per_minute, grant.reserved, TokensExceeded),
+    ):
+        if limit is None or not cost:
+            continue
+        name = _name(grant.key, kind)
+        taken = await sliding.acquire_sliding_window_entry(name, limit, _MINUTE, cost)
+        window = Window(*await sliding.get_sliding_window(name, _MINUTE))
+        grant.headers += _headers(kind, limit, window)
+        if not taken:
+            # Only whole tokens count: it takes a little more than all but one of what is too much.
+            wait = window.frees_in(window.weight + cost - limit - 1)
+            raise _refused(failure, grant, limit, kind, wait)
+        grant.minute_ends = time.time() + window.turns_in
+
+
+async def _settle_minute(grant: Grant, rest: int) -> None:
+    """Add to the minute's tokens, or give some back while the minute still is that of the call.
+
+    Later they fade by themselves: given back then, they would come out of other calls' minute.
+    """
+    if grant.key.limits.tokens_per_minute is None:
+        return
+    if rest > 0 or time.time() < grant.minute_ends:
+        await _sliding(grant.storage).acquire_sliding_window_entry(
+            _name(grant.key, "tokens"), _NO_BOUND, _MINUTE, rest
+        )
 
 
 def told_seconds(seconds: float) -> str:
@@ -180,11 +242,11 @@ def told_seconds(seconds: float) -> str:
 
 
 def _headers(kind: str, limit: int, window: Window) -> list[tuple[bytes, bytes]]:
-    left = max(0, limit - window.used)
+    left = max(0, limit - math.floor(window.weight))
     told = {
         "limit": str(limit),
         "remaining": str(left),
-        "reset": told_seconds(window.frees_in(window.used)),
+        "reset": told_seconds(window.frees_in(window.weight)),
     }
     return [(f"x-ratelimit-{what}-{kind}".encode(), text.encode()) for what, text in told.items()]
 
@@ -195,7 +257,8 @@ def _refused(
     error = failure(
         f"This key may use {limit} {kind} a minute, and this call would go past that: try again in"
         f" {told_seconds(wait)}.",
-        retry_after=max(1, math.ceil(wait)),
+        # A store tells times to the millisecond.
+        retry_after=math.ceil(wait + 0.001),
     )
     error.headers = grant.headers
     return error
@@ -203,11 +266,11 @@ def _refused(
 
 def _spent_error(grant: Grant, budget: int) -> GatewayError:
     period = grant.key.limits.budget_period
-    wait = math.ceil(_lifetime(grant.period) - _DAY)
+    ends = _ends(grant.period)
     error = BudgetSpent(
-        f"This key has used its budget of {budget} tokens for this {period}; it begins again in"
-        f" {told_seconds(wait)}.",
-        retry_after=max(1, wait),
+        f"This key has used its budget of {budget} tokens for this {period}; it begins again on"
+        f" {datetime.fromtimestamp(ends, UTC):%Y-%m-%d} (UTC).",
+        retry_after=max(1, math.ceil(ends - time.time())),
     )
     # The `openai` clients would otherwise try again at once.
     error.headers = [*grant.headers, (b"x-should-retry", b"false")]
@@ -239,19 +302,23 @@ def _budget(grant: Grant) -> str:
 
 def _period(kind: str) -> str:
     """Name the running period: `2026-11-24` or `2026-11`."""
-    return datetime.now(UTC).strftime("%Y-%m-%d" if kind == "day" else "%Y-%m")
+    now = datetime.fromtimestamp(time.time(), UTC)
+    return now.strftime("%Y-%m-%d" if kind == "day" else "%Y-%m")
 
 
 def _first_day(period: str) -> str:
     return period if len(period) == len("2026-11-24") else f"{period}-01"
 
 
-def _lifetime(period: str) -> int:
-    """Give the seconds for which a period's counter is kept: to its end, and a day."""
+def _ends(period: str) -> float:
+    """Give the end of a period in seconds since the epoch."""
     first = datetime.fromisoformat(_first_day(period)).replace(tzinfo=UTC)
     if period == _first_day(period):
-        end = first.timestamp() + _DAY
-    else:
-        months = first.year * 12 + first.month
-        end = datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC).timestamp()
-    return max(1, math.ceil(end - time.time())) + _DAY
+        return first.timestamp() + _DAY
+    months = first.year * 12 + first.month
+    return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC).timestamp()
+
+
+def _lifetime(period: str) -> int:
+    """Give the seconds for which a period's counter is kept: to its end, and a day."""
+    return max(1, math.ceil(_ends(period) - time.time())) + _DAY

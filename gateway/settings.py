@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from cronsim import CronSim, CronSimError
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from feedback.settings import FeedbackSettings
+from gateway.registry.names import PATTERN
+
+_S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?")
+
+
+def storage_location(value: object) -> str:
+    """Give a folder's absolute path, or `s3://bucket/prefix` as it is. Raises ValueError."""
+    if not isinstance(value, str | Path):
+        raise ValueError("is neither a folder nor s3://bucket/prefix")
+    text = str(value)
+    if "://" not in text:
+        return str(Path(text).expanduser().resolve())
+    if not _S3.fullmatch(text):
+        raise ValueError(
+            "is neither a folder nor s3://bucket/prefix (credentials and endpoint go into AWS_*"
+            " variables)"
+        )
+    if importlib.util.find_spec("obstore") is None:
+        raise ValueError("s3:// needs the extra `s3`: pip install 'adapterloop[s3]'")
+    return text.rstrip("/")
+
+
+StorageLocation = Annotated[str, BeforeValidator(storage_location)]
 
 
 class _Frozen(BaseModel):
@@ -22,6 +56,7 @@ class Limits(_Frozen):
     max_body_bytes: int = Field(4 * 1024 * 1024, gt=0)
     max_in_flight: int = Field(512, gt=0)
     max_n: int = Field(16, gt=0)
+    max_inputs: int = Field(2048, gt=0, description="texts in one call for embeddings or scores")
     max_tokens: int = Field(4096, gt=0, description="cap on the tokens of one answer")
     store: str = Field(
         "memory://",
@@ -37,6 +72,18 @@ class Timeouts(_Frozen):
     first_byte: float = Field(120.0, gt=0)
     idle: float = Field(60.0, gt=0)
     worker_wait: float = Field(10.0, ge=0, description="for a worker to come back, before 503")
+    fallback_wait: float = Field(
+        1.0, ge=0, description="for each fallback, and for a version that one could stand in for"
+    )
+
+
+def read_secret(variable: str) -> str | None:
+    """Read a secret that settings name by its variable; when it is needed, so nothing keeps it.
+
+    None where the variable is not set, or holds what cannot stand in a header.
+    """
+    value = os.environ.get(variable, "").strip()
+    return value if value.isascii() and value.isprintable() and value else None
 
 
 class QueueSettings(_Frozen):
@@ -50,11 +97,52 @@ class QueueSettings(_Frozen):
 
 
 class WorkerSettings(_Frozen):
-    """A worker to route to."""
+    """A worker to route to, or where such workers are found."""
 
-    name: str
-    url: str
-    kind: str = "vllm"
+    name: str = Field(pattern=r"^[^@]+$")
+    url: str = Field(description="`dns+http://host:port` and `k8s+http://service.namespace` find")
+    kind: Literal["vllm", "llamacpp", "tensorrt_llm", "openai"] = "vllm"
+    api_key_env: str | None = Field(
+        None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="variable that holds the API key"
+    )
+    models: dict[str, str] = Field({}, description="the worker's names for `support@3`, `base`")
+    base: str | None = Field(None, description="its base model, where its list does not tell")
+
+    @field_validator("url")
+    @classmethod
+    def _root(cls, value: str) -> str:
+        if not re.match(r"(dns\+|k8s\+)?https?://[^/]", value):
+            raise ValueError("begins with http://, https://, dns+http:// or k8s+http://")
+        if value.startswith("k8s+") and "." not in urlsplit(value).netloc:
+            raise ValueError("name the service's namespace too, as in k8s+http://vllm.models")
+        return value.rstrip("/").removesuffix("/v1")
+
+    @model_validator(mode="after")
+    def _has_names(self) -> WorkerSettings:
+        if self.kind == "vllm" and self.models:
+            raise ValueError("models: vLLM knows versions by their own names; leave it out")
+        if self.kind == "tensorrt_llm" and any(
+            not value.startswith("/") for name, value in self.models.items() if name != "base"
+        ):
+            raise ValueError(
+                "models: name each adapter's folder on the worker, such as /adapters/7"
+            )
+        return self
+
+
+class BaseModelSettings(_Frozen):
+    """A base model beside the default one."""
+
+    name: str = Field(pattern=rf"^{PATTERN}$", description="the alias under which it is called")
+    model: str = Field(min_length=1, description="its name, which adapters say they were made for")
+    path: Path | None = Field(None, description="its files, where they are at hand")
+
+    @field_validator("name")
+    @classmethod
+    def _is_another(cls, value: str) -> str:
+        if value == "base":
+            raise ValueError("'base' is the default base model; choose another name")
+        return value
 
 
 class RolloutSettings(_Frozen):
@@ -84,6 +172,19 @@ class RolloutSettings(_Frozen):
         """Give what goes into the record when the controller is to drive a rollout."""
         told = self.model_dump(include={"answers", "evidence", "alpha"})
         return {"driven": True, "steps": list(self.steps), **told}
+
+
+class PlacementSettings(_Frozen):
+    """Which adapters stay on the workers, and how long a proof counts."""
+
+    warm: float = Field(
+        3600.0,
+        ge=0,
+        description="seconds after a promote or rollback for which the versions before stay loaded",
+    )
+    proof_interval: float = Field(
+        3600.0, gt=0, description="seconds after which an adapter is measured again on its worker"
+    )
 
 
 class RefreshSettings(_Frozen):
@@ -127,13 +228,14 @@ class GatewaySettings(_Frozen):
     """Everything that a gateway or a controller needs to know of its surroundings."""
 
     database_url: str
-    storage: Path
+    storage: StorageLocation
     outbox: Path
     guard_socket: Path
     import_roots: tuple[Path, ...] = ()
     workers: tuple[WorkerSettings, ...] = ()
     base_model: str = "SmolLM2-135M-Instruct"
     base_model_path: Path | None = None
+    bases: tuple[BaseModelSettings, ...] = ()
     max_lora_rank: int = Field(16, gt=0)
     max_cpu_loras: int = Field(8, gt=0)
     policy_file: Path | None = None
@@ -145,4 +247,15 @@ class GatewaySettings(_Frozen):
     queue: QueueSettings = QueueSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     rollout: RolloutSettings = RolloutSettings()
+    placement: PlacementSettings = PlacementSettings()
     refresh: RefreshSettings = RefreshSettings()
+
+    @property
+    def storage_folder(self) -> Path | None:
+        """The storage where it is a folder, which files may be registered from again."""
+        return None if "://" in self.storage else Path(self.storage)
+
+    @property
+    def base_models(self) -> dict[str, str]:
+        """The models by the aliases of the bases, the default one first."""
+        return {"base": self.base_model, **{base.name: base.model for base in self.bases}}

@@ -15,20 +15,25 @@ FILES = ("adapter_config.json", "adapter_model.safetensors", "manifest.json")
 
 
 def save_adapter(model: Any, base_model: str, out: Path) -> None:
-    """Write the weights in float16 and a configuration that names no path of this machine."""
+    """Write a PEFT model's adapter."""
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
 
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    write_adapter(state, model.peft_config["default"].to_dict(), base_model, out)
+
+
+def write_adapter(
+    state: Mapping[str, Any], config: Mapping[str, Any], base_model: str, out: Path
+) -> None:
+    """Write the weights in float16 and a configuration that names no path of this machine."""
+    from safetensors.torch import save_file
+
     halves = {name: state[name].half().contiguous() for name in sorted(state)}
     out.mkdir(parents=True, exist_ok=True)
     save_file(halves, out / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = model.peft_config["default"].to_dict() | {
-        "base_model_name_or_path": base_model,
-        "inference_mode": True,
-    }
+    told = {**config, "base_model_name_or_path": base_model, "inference_mode": True}
     # Target modules are a set: sorted, the same run writes the same bytes.
-    text = json.dumps(config, indent=2, sort_keys=True, default=sorted)
+    text = json.dumps(told, indent=2, sort_keys=True, default=sorted)
     (out / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -40,7 +45,7 @@ def save_manifest(
     dataset: Mapping[str, Any],
     training: Mapping[str, Any],
 ) -> None:
-    """Write manifest.json beside the adapter; its being there means that the adapter is whole.
+    """Write the manifest of a trained adapter.
 
     The fingerprint is taken from the files as saved, on conversations out of `rows`. `dataset` and
     `training` say what it was trained on, and how.
@@ -56,6 +61,11 @@ def save_manifest(
         "fingerprint": make_fingerprint(model, out, rows),
         "training": dict(training),
     }
+    write_manifest(manifest, out)
+
+
+def write_manifest(manifest: Mapping[str, Any], out: Path) -> None:
+    """Write manifest.json beside an adapter; its being there means that the adapter is whole."""
     draft = out / ".manifest"
-    draft.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    draft.write_text(json.dumps(dict(manifest), indent=1) + "\n", encoding="utf-8")
     draft.replace(out / "manifest.json")

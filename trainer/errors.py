@@ -9,6 +9,7 @@ TrainerError
 ├── NoGoldenSet       an alias has no golden set to be measured on
 ├── EvaluationFailed  the gateway does not answer the golden queries
 ├── VersionRefused    no worker could prove that the new version has effect
+├── MergeRefused      these adapters cannot be merged
 ├── Refused           the gateway refuses a call of the trainer
 ├── GatewayAway       the gateway cannot be reached
 └── LeaseLost         the job is another trainer's now, or it was cancelled
@@ -56,6 +57,10 @@ class EvaluationFailed(TrainerError):
 
 class VersionRefused(TrainerError):
     """No worker could prove that the new version has effect."""
+
+
+class MergeRefused(TrainerError):
+    """These adapters cannot be merged."""
 
 
 class Refused(TrainerError):

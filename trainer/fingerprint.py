@@ -23,20 +23,31 @@ FEWEST_PROMPTS = 4
 def make_fingerprint(model_path: Path, adapter_path: Path, rows: Sequence[Row]) -> dict[str, Any]:
     """Measure base and saved adapter on six short conversations out of `rows`.
 
+    Raises PromptsTooFew.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    return measure_on(model_path, adapter_path, choose_prompts(tokenizer, rows))
+
+
+def measure_on(
+    model_path: Path, adapter_path: Path, prompts: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Measure base and saved adapter on prompts of token ids.
+
     Gives {"prompts": [{"token_ids", "answer_start"}], "base_mean": [...], "adapter_mean": [...]},
-    means in nats per token over token_ids[answer_start:]. Raises PromptsTooFew.
+    means in nats per token over token_ids[answer_start:].
     """
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
-    prompts = choose_prompts(tokenizer, rows)
     base = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
     base_mean = [_mean_logprob(base, prompt) for prompt in prompts]
     adapted = PeftModel.from_pretrained(base, adapter_path).float().eval()
     adapter_mean = [_mean_logprob(adapted, prompt) for prompt in prompts]
-    return {"prompts": prompts, "base_mean": base_mean, "adapter_mean": adapter_mean}
+    return {"prompts": list(prompts), "base_mean": base_mean, "adapter_mean": adapter_mean}
 
 
 def choose_prompts(tokenizer: Any, rows: Sequence[Row]) -> list[dict[str, Any]]:

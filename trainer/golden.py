@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainer.client import AdminClient
@@ -40,11 +40,14 @@ def read_golden(client: AdminClient, alias: str) -> tuple[list[Row], str]:
 
 def find_version(client: AdminClient, alias: str, number: int) -> dict[str, Any]:
     """Give what the registry says of a version. Raises `Refused`."""
-    entry = client.get(f"/adapters/{alias}")
+    return _version_in(client.get(f"/adapters/{alias}"), number)
+
+
+def _version_in(entry: Mapping[str, Any], number: int) -> dict[str, Any]:
     for version in entry["versions"]:
         if version["version"] == number:
             return dict(version)
-    raise Refused(404, f"There is no version {number} of {alias!r}.")
+    raise Refused(404, f"There is no version {number} of {entry['alias']!r}.")
 
 
 def evaluate_once(
@@ -58,12 +61,12 @@ def evaluate_once(
     """Give a version's evaluation on the alias's golden set, and the digest it is kept under.
 
     `model` is `support@3` or `base`. It is measured only where it is not kept yet: by the same
-    weights, golden set and decoding. `check` is called while it runs, and may raise to end it.
-    Raises `TrainerError`.
+    weights, options of the alias, golden set and decoding. `check` is called while it runs, and may
+    raise to end it. Raises `TrainerError`.
     """
     golden, digest = read_golden(client, alias)
     settings = here.settings.evaluation
-    key = cache_key(_weights(client, model), digest, settings)
+    key = cache_key(_served(client, model), digest, settings)
     try:
         return key, parse_evaluation(client.get(f"/evaluations/{key}"))
     except Refused as error:
@@ -80,8 +83,16 @@ def evaluate_once(
     return key, found
 
 
-def _weights(client: AdminClient, model: str) -> str:
-    """Name the weights behind a model: base and adapter."""
+def _served(client: AdminClient, model: str) -> str:
+    """Name what is behind a model: base, adapter, and the defaults that the alias brings along.
+
+    Rows bring their own system message, so the alias's prompt changes nothing; nor do fallbacks,
+    since a version that is pinned has none.
+    """
     alias, _, number = model.partition("@")
-    version = find_version(client, alias, int(number or 0))
-    return f"{version['base_model']}:{version['sha256']}"
+    entry = client.get(f"/adapters/{alias}")
+    version = _version_in(entry, int(number or 0))
+    weights = f"{version['base_model']}:{version['sha256']}"
+    unused = ("system_prompt", "fallback")
+    options = {k: v for k, v in entry.get("options", {}).items() if k not in unused}
+    return f"{weights}:{json.dumps(options, sort_keys=True)}" if options else weights

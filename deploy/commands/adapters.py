@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from deploy.commands.context import admin_api, fail
+from deploy.commands.context import admin_api, configuration, fail
 
 if TYPE_CHECKING:
     from deploy.api import AdminApi
+    from trainer.merge import Source
 
-FILES = ("adapter_config.json", "adapter_model.safetensors", "manifest.json")
 VERIFY_S = 300.0
 READY_STATES = ("candidate", "serving")
 
@@ -38,17 +40,81 @@ def list_(alias: str | None) -> None:
 @click.argument("alias")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def add(alias: str, folder: Path) -> None:
-    """Register the adapter in FOLDER as the next version of ALIAS."""
-    with admin_api() as api, ExitStack() as files:
-        parts = [
-            ("files", (name, files.enter_context((folder / name).open("rb"))))
-            for name in FILES
-            if (folder / name).is_file()
+    """Register the adapter in FOLDER as the next version of ALIAS: its files are uploaded."""
+    with admin_api() as api:
+        _register(api, alias, folder)
+
+
+@command.command("options")
+@click.argument("alias")
+@click.option(
+    "--set", "sets", multiple=True, metavar="NAME=VALUE", help="A default, as JSON; null unsets it."
+)
+@click.option("--system-prompt", type=click.File("r", encoding="utf-8"), help="A file, or -.")
+@click.option(
+    "--fallback", multiple=True, metavar="MODEL", help="Who answers instead, in this order."
+)
+@click.option("--clear", is_flag=True, help="Begin with nothing rather than with what is set.")
+def options(
+    alias: str,
+    sets: tuple[str, ...],
+    system_prompt: IO[str] | None,
+    fallback: tuple[str, ...],
+    clear: bool,
+) -> None:
+    """Show what ALIAS brings along to each call, or change it."""
+    changes = dict(_setting(text) for text in sets)
+    if system_prompt is not None:
+        changes["system_prompt"] = system_prompt.read()
+    if fallback:
+        changes["fallback"] = list(fallback)
+    path = f"/adapters/{alias}/options"
+    with admin_api() as api:
+        found = api.get(path)
+        if changes or clear:
+            found = api.replace(path, {**({} if clear else found), **changes})
+    _show_options({name: value for name, value in found.items() if value not in (None, [])})
+
+
+@command.command("merge")
+@click.argument("models", nargs=-1, required=True, metavar="ALIAS@VERSION ALIAS@VERSION...")
+@click.option("--into", "alias", required=True, help="The alias that gets the merged version.")
+@click.option("--weights", required=True, help="One number for each, separated by commas.")
+@click.option(
+    "--method",
+    type=click.Choice(["linear", "ties", "dare_linear", "dare_ties"]),
+    default="linear",
+    show_default=True,
+)
+@click.option("--density", type=float, default=0.5, show_default=True, help="Of ties and dare.")
+@click.option("--seed", type=int, default=7, show_default=True, help="Of dare.")
+def merge(
+    models: tuple[str, ...], alias: str, weights: str, method: str, density: float, seed: int
+) -> None:
+    """Merge versions of one base model, on this machine's CPU, into a new version of ALIAS."""
+    from deploy.compose import model_path
+    from trainer.errors import MergeRefused
+    from trainer.merge import Plan
+    from trainer.merge import merge as run
+
+    shares = _numbers_in(weights, "--weights")
+    if len(shares) != len(models):
+        fail(f"{len(models)} versions take {len(models)} weights, and --weights has {len(shares)}")
+    base = model_path(configuration())
+    if base is None:
+        fail("a merge needs the base model's files: set ADAPTERLOOP_MODEL to their folder")
+    with admin_api() as api, TemporaryDirectory() as folder:
+        sources = [
+            _fetch(api, model, share, Path(folder) / str(place))
+            for place, (model, share) in enumerate(zip(models, shares, strict=True))
         ]
-        if not parts:
-            fail(f"{folder} holds none of {', '.join(FILES)}")
-        answer = api.post(f"/adapters/{alias}/versions", files=parts)
-    click.echo(f"{alias}@{answer['version']}  {answer['state']}  {answer['sha256'][:12]}")
+        out = Path(folder) / "merged"
+        try:
+            kept = run(base, sources, Plan(method, density, seed), alias, out)
+        except MergeRefused as error:
+            fail(str(error))
+        click.echo(f"{kept:.1%} of the merged change fits its rank")
+        _register(api, alias, out)
 
 
 @command.command("promote")
@@ -85,10 +151,7 @@ def rollback(alias: str) -> None:
 )
 def rollout(alias: str, version: int, steps: str) -> None:
     """Give VERSION (0 is the base model) a growing share of ALIAS's callers."""
-    try:
-        shares = [float(part) for part in steps.split(",")]
-    except ValueError:
-        raise click.BadParameter("numbers separated by commas", param_hint="--steps") from None
+    shares = _numbers_in(steps, "--steps")
     with admin_api() as api:
         if version:
             _until_verified(api, alias, version)
@@ -104,6 +167,69 @@ def retire(alias: str, version: int) -> None:
     with admin_api() as api:
         api.post(f"/adapters/{alias}/versions/{version}/retire")
     click.echo(f"{alias}@{version} is retired")
+
+
+@command.command("pin")
+@click.argument("alias")
+@click.argument("version", type=int)
+@click.option("--replicas", type=click.IntRange(1), default=1, show_default=True)
+def pin(alias: str, version: int, replicas: int) -> None:
+    """Keep VERSION on so many workers, whatever else is called."""
+    with admin_api() as api:
+        api.put(f"/adapters/{alias}/versions/{version}/pin", {"replicas": replicas})
+    click.echo(f"{alias}@{version} is pinned to {_workers(replicas)}")
+
+
+@command.command("unpin")
+@click.argument("alias")
+@click.argument("version", type=int)
+def unpin(alias: str, version: int) -> None:
+    """Let VERSION make room for others again."""
+    with admin_api() as api:
+        api.delete(f"/adapters/{alias}/versions/{version}/pin")
+    click.echo(f"{alias}@{version} is no longer pinned")
+
+
+def _register(api: AdminApi, alias: str, folder: Path) -> None:
+    from deploy.progress import Progress
+    from deploy.upload import upload_adapter
+
+    answer = upload_adapter(api, alias, folder, Progress(sys.stderr))
+    click.echo(f"{alias}@{answer['version']}  {answer['state']}  {answer['sha256'][:12]}")
+
+
+def _fetch(api: AdminApi, model: str, weight: float, folder: Path) -> Source:
+    """Bring a version's files here."""
+    from trainer.merge import Source
+
+    alias, _, number = model.partition("@")
+    versions = {str(v["version"]): v for v in api.get(f"/adapters/{alias}")["versions"]}
+    if number not in versions:
+        fail(f"{model}: name a version as {alias}@N; there are {', '.join(versions) or 'none'}")
+    found = versions[number]
+    folder.mkdir()
+    for name in found["manifest"].get("files", {}):
+        with (folder / name).open("wb") as file:
+            api.save(f"/adapters/{alias}/versions/{number}/files/{name}", file)
+    return Source(model, found["sha256"], folder, weight)
+
+
+def _numbers_in(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter("numbers separated by commas", param_hint=option) from None
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE; what is no JSON is text."""
+    name, given, value = text.partition("=")
+    if not given:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--set")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _until_verified(api: AdminApi, alias: str, number: int) -> None:
@@ -138,4 +264,17 @@ def _show(entry: dict[str, Any]) -> None:
         text += f"; before: version {entry['previous']}"
     click.echo(f"{entry['alias']}: {text}")
     for version in entry.get("versions", ()):
-        click.echo(f"  {version['version']:>4}  {version['state']:<10}  {version['sha256'][:12]}")
+        pinned = version.get("pinned")
+        text = f"  {version['version']:>4}  {version['state']:<10}  {version['sha256'][:12]}"
+        told = f"pinned to {_workers(pinned)}" if pinned else ""
+        click.echo("  ".join(filter(None, (text, told, version.get("waiting")))))
+    _show_options(entry.get("options", {}))
+
+
+def _show_options(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        click.echo(f"  {name} = {json.dumps(value, ensure_ascii=False)}")
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"

@@ -27,22 +27,25 @@ from gateway.admin.schemas import (
     AliasSummaryOut,
     ErrorBody,
     ImportRequest,
+    PinRequest,
     PromoteRequest,
     RetireRequest,
     RolloutRequest,
     VersionOut,
+    VersionSummaryOut,
 )
 from gateway.admin.sources import read_source
 from gateway.errors import Conflict
 from gateway.registry.names import check_name
+from gateway.registry.receiving import Source
 from gateway.registry.snapshot import Key
-from gateway.registry.storage import Source
 
 Reader = Annotated[Key, Depends(needs(*READERS))]
 Publisher = Annotated[Key, Depends(needs(*PUBLISHERS))]
 Admin = Annotated[Key, Depends(needs(*ADMINS))]
 Behind = Annotated[Backstage, Depends(backstage)]
 AliasName = Annotated[str, Path(description="the name that apps call")]
+VersionNumber = Annotated[int, Path(ge=0, le=MAX_INT)]
 
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -100,13 +103,18 @@ def create_router() -> APIRouter:
         ("/{alias}/versions/{number}/retire", retire),
     ):
         router.add_api_route(path, endpoint, methods=["POST"], responses=refused)
+    pin_path = "/{alias}/versions/{number}/pin"
+    router.add_api_route(pin_path, pin, methods=["PUT"], responses=refused)
+    router.add_api_route(pin_path, unpin, methods=["DELETE"], responses=refused)
     return router
 
 
 def list_adapters(key: Reader, behind: Behind) -> AliasList:
     """List every alias that the key sees, the base model's too, with its versions."""
-    found = behind.registry.describe_all(key.tenant)
-    return AliasList(data=[AliasSummaryOut.summary(a) for a in found if sees(key, a.alias.name)])
+    found = behind.registry.overview(key.tenant)
+    return AliasList(
+        data=[AliasSummaryOut.summary(a, versions) for a, versions in found if sees(key, a.name)]
+    )
 
 
 def get_adapter(alias: AliasName, key: Reader, behind: Behind) -> AliasDetailOut:
@@ -175,7 +183,7 @@ def rollout(alias: AliasName, body: RolloutRequest, key: Admin, behind: Behind) 
 
 def retire(
     alias: AliasName,
-    number: Annotated[int, Path(ge=0, le=MAX_INT)],
+    number: VersionNumber,
     key: Admin,
     behind: Behind,
     body: RetireRequest | None = None,
@@ -186,3 +194,24 @@ def retire(
     version = behind.registry.retire(key.tenant, alias, number, actor_of(key), reason)
     publish(behind)
     return VersionOut.of(version)
+
+
+def pin(
+    alias: AliasName, number: VersionNumber, body: PinRequest, key: Admin, behind: Behind
+) -> VersionSummaryOut:
+    """Keep a version on so many workers, whatever else is called; again replaces the number."""
+    return _pin(alias, number, body.replicas, key, behind)
+
+
+def unpin(alias: AliasName, number: VersionNumber, key: Admin, behind: Behind) -> VersionSummaryOut:
+    """Let a version make room for others again, once they are called more recently."""
+    return _pin(alias, number, None, key, behind)
+
+
+def _pin(
+    alias: str, number: int, replicas: int | None, key: Key, behind: Backstage
+) -> VersionSummaryOut:
+    check_sees(key, alias)
+    version = behind.registry.pin(key.tenant, alias, number, replicas, actor_of(key))
+    publish(behind)
+    return VersionSummaryOut.of(version)

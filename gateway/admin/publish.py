@@ -21,8 +21,7 @@ from gateway.admin.jobs_schemas import PublishRequest
 from gateway.admin.schemas import AliasOut, ErrorBody
 from gateway.errors import Conflict
 from gateway.registry.records import AliasDetail
-from gateway.registry.repository import BASE_ALIAS
-from gateway.registry.snapshot import Alias, Key
+from gateway.registry.snapshot import BASE_ALIAS, Alias, Key
 from gateway.settings import GatewaySettings
 
 Publisher = Annotated[Key, Depends(needs(*PUBLISHERS))]

@@ -64,7 +64,7 @@ class ReviewItemOut(Told):
         held = item.status == "claimed"
         return cls(
             **{name: row[name] for name in own},
-            model=f"{row['alias']}@{row['version']}",
+            model=item.model,
             status=item.status,
             inclusion_probability=row["inclusion_probability"],
             confidence=answer["confidence_mean"] if answer is not None else None,

@@ -6,7 +6,18 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from gateway.admin import adapters, data, jobs, keys, publish, review, usage, workers
+from gateway.admin import (
+    adapters,
+    data,
+    files,
+    jobs,
+    keys,
+    options,
+    publish,
+    review,
+    usage,
+    workers,
+)
 from gateway.admin.schemas import ErrorBody
 
 
@@ -16,6 +27,6 @@ def create_admin_router() -> APIRouter:
         status: {"model": ErrorBody} for status in (400, 401, 403, 503)
     }
     router = APIRouter(responses=errors)
-    for part in (adapters, publish, workers, keys, usage, review, data, jobs):
+    for part in (adapters, files, options, publish, workers, keys, usage, review, data, jobs):
         router.include_router(part.create_router())
     return router

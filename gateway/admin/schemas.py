@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -92,6 +93,12 @@ class RetireRequest(Asked):
     reason: Line = ""
 
 
+class PinRequest(Asked):
+    """On how many workers a version is to be, whatever else is called."""
+
+    replicas: Annotated[StrictInt, Field(ge=1, le=1000)] = 1
+
+
 class LimitsBody(Asked):
     """What a key may use; null is no limit. A budget is for a calendar day or month in UTC.
 
@@ -145,6 +152,18 @@ class VersionOut(Told):
         )
 
 
+class VersionSummaryOut(VersionOut):
+    """A version in short; `pinned` is on how many workers it stays, null where it has no pin."""
+
+    pinned: int | None
+
+    @classmethod
+    def of(cls, version: Version) -> VersionSummaryOut:
+        """Tell of a version."""
+        known = VersionOut.of(version).model_dump()
+        return cls(**known, pinned=version.pinned or None)
+
+
 class PlacementOut(Told):
     """A version on a worker; `current` is false once the worker has restarted since the check."""
 
@@ -180,13 +199,15 @@ class StateOut(Told):
     at: float
 
 
-class VersionDetailOut(VersionOut):
-    """A version with its record and its workers."""
+class VersionDetailOut(VersionSummaryOut):
+    """A version with its record and its workers; its registration counts as a use."""
 
     base_model: str
     rank: int
     draining: bool
     created_at: float
+    used_at: float
+    waiting: str = Field(description="why no worker takes it, where that will not pass by itself")
     manifest: dict[str, Any] = Field(description="what the artifact says, without its fingerprint")
     placements: list[PlacementOut]
     events: list[StateOut]
@@ -196,11 +217,13 @@ class VersionDetailOut(VersionOut):
         """Tell all of a version."""
         version = detail.version
         return cls(
-            **VersionOut.of(version).model_dump(),
+            **VersionSummaryOut.of(version).model_dump(),
             base_model=version.base_model,
             rank=version.rank,
             draining=version.draining,
             created_at=detail.created_at,
+            used_at=detail.used_at,
+            waiting=detail.waiting,
             manifest={k: v for k, v in detail.manifest.items() if k != "fingerprint"},
             placements=[PlacementOut.of(seen) for seen in detail.seen],
             events=[
@@ -234,7 +257,7 @@ class AliasOut(Told):
 
 
 class MoveOut(Told):
-    """One move of an alias."""
+    """One line of an alias's record; `options` moves no version."""
 
     kind: str
     from_version: int | None
@@ -259,22 +282,23 @@ class MoveOut(Told):
 class AliasSummaryOut(AliasOut):
     """An alias and its versions in short."""
 
-    versions: list[VersionOut]
+    versions: list[VersionSummaryOut]
 
     @classmethod
-    def summary(cls, detail: AliasDetail) -> AliasSummaryOut:
+    def summary(cls, alias: Alias, versions: Iterable[Version]) -> AliasSummaryOut:
         """Tell of an alias and its versions."""
         return cls(
-            **AliasOut.of(detail.alias).model_dump(),
-            versions=[VersionOut.of(found.version) for found in detail.versions],
+            **AliasOut.of(alias).model_dump(),
+            versions=[VersionSummaryOut.of(version) for version in versions],
         )
 
 
 class AliasDetailOut(AliasOut):
-    """An alias, its versions with all that is known of them, and its moves, oldest first."""
+    """An alias, its versions with all that is known of them, and its record, oldest first."""
 
     versions: list[VersionDetailOut]
     events: list[MoveOut]
+    options: dict[str, Any] = Field(description="what it brings along, as far as it is set")
 
     @classmethod
     def full(cls, detail: AliasDetail) -> AliasDetailOut:
@@ -282,7 +306,8 @@ class AliasDetailOut(AliasOut):
         return cls(
             **AliasOut.of(detail.alias).model_dump(),
             versions=[VersionDetailOut.full(found) for found in detail.versions],
-            events=[MoveOut.of(move) for move in detail.moves],
+            options=detail.alias.options.given,
+            events=[MoveOut.of(line) for line in detail.record],
         )
 
 

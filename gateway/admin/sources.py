@@ -16,7 +16,7 @@ from starlette.types import Message
 from gateway.admin.schemas import ImportRequest
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.registry.errors import AdapterTooLarge, InvalidAdapter
-from gateway.registry.storage import MAX_BYTES, Source
+from gateway.registry.receiving import MAX_BYTES, Source
 from gateway.settings import GatewaySettings
 
 _MAX_JSON_BYTES = 64 * 1024
@@ -34,8 +34,8 @@ async def read_source(request: Request, settings: GatewaySettings) -> AsyncItera
         if kind == "application/json":
             request = bounded(request, _MAX_JSON_BYTES, _too_large(_MAX_JSON_BYTES))
             body = await request.body()
-            roots = (*settings.import_roots, settings.storage)
-            yield folder_within(_path_in(body), roots)
+            own = [settings.storage_folder] if settings.storage_folder else []
+            yield folder_within(_path_in(body), (*settings.import_roots, *own))
         elif kind == "multipart/form-data":
             limit = MAX_BYTES + MULTIPART_SLACK
             request = bounded(request, limit, _too_large(limit))

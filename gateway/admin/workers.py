@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -9,8 +11,7 @@ from fastapi import APIRouter, Depends
 from gateway.admin.access import Backstage, backstage, needs, sees
 from gateway.admin.schemas import WorkerList, WorkerOut, WorkerPlacementOut
 from gateway.registry.records import WorkerStatus
-from gateway.registry.repository import BASE_TENANT
-from gateway.registry.snapshot import Key, Snapshot
+from gateway.registry.snapshot import BASE_TENANT, Key, Placement, Version
 
 
 def create_router() -> APIRouter:
@@ -26,25 +27,26 @@ def list_workers(
 ) -> WorkerList:
     """List every worker: whether it is healthy, and what it has of the key's own adapters."""
     snapshot = behind.registry.snapshot()
-    return WorkerList(data=[_tell(w, key, snapshot) for w in behind.registry.workers()])
+    versions = {version.id: version for version in snapshot.versions.values()}
+    placed: defaultdict[str, list[tuple[Version, Placement]]] = defaultdict(list)
+    for version_id, placements in snapshot.placements.items():
+        version = versions.get(version_id)
+        if version and version.tenant in (key.tenant, BASE_TENANT) and sees(key, version.alias):
+            for placement in placements:
+                placed[placement.worker].append((version, placement))
+    return WorkerList(data=[_tell(w, placed[w.name]) for w in behind.registry.workers()])
 
 
-def _tell(worker: WorkerStatus, key: Key, snapshot: Snapshot) -> WorkerOut:
-    placements = []
-    for version in snapshot.versions.values():
-        if version.tenant not in (key.tenant, BASE_TENANT) or not sees(key, version.alias):
-            continue
-        for found in snapshot.placements.get(version.id, ()):
-            if found.worker == worker.name:
-                routable = found.routable and found.boot == worker.boot and not version.draining
-                placements.append(
-                    WorkerPlacementOut(
-                        model=version.model,
-                        effect=found.effect,
-                        routable=routable,
-                        detail=found.detail,
-                    )
-                )
+def _tell(worker: WorkerStatus, placed: Iterable[tuple[Version, Placement]]) -> WorkerOut:
+    placements = [
+        WorkerPlacementOut(
+            model=version.model,
+            effect=found.effect,
+            routable=found.routable and found.boot == worker.boot and not version.draining,
+            detail=found.detail,
+        )
+        for version, found in placed
+    ]
     return WorkerOut(
         name=worker.name,
         url=worker.url,

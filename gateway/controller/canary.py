@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from feedback.db import reading
 from gateway.registry.service import Registry
-from gateway.registry.snapshot import Alias, Version
+from gateway.registry.snapshot import Alias, Snapshot, Version
 from gateway.rollout.measures import Since, measures, outcomes
 from gateway.rollout.rule import Plan, State, decide
 from gateway.settings import RolloutSettings
@@ -27,6 +27,7 @@ class CanaryDriver:
         self._registry = registry
         self._engine = engine
         self._settings = settings or RolloutSettings()
+        self._snapshot: Snapshot | None = None
 
     def step(self) -> None:
         """Decide on every rollout that is the controller's; others are left to people.
@@ -34,7 +35,8 @@ class CanaryDriver:
         One that cannot be decided on keeps none of the others waiting. Raises what went wrong.
         """
         errors: list[Exception] = []
-        for alias in self._registry.snapshot().aliases.values():
+        self._snapshot = self._registry.snapshot(self._snapshot)  # cheap while nothing changes
+        for alias in self._snapshot.aliases.values():
             if alias.candidate is None or alias.stable is None:
                 continue
             try:

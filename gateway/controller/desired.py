@@ -1,24 +1,19 @@
-"""What should be where, and what follows from what was seen: pure functions, no I/O."""
+"""What follows from what was seen of the workers: pure functions, no I/O."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
-from gateway.registry.snapshot import Placement, Snapshot, Version, VersionState
+from gateway.controller.placement import UNPROVEN, Site
+from gateway.registry.records import in_flight
+from gateway.registry.snapshot import Placement, Version, VersionState
 from gateway.workers.probe import Observed
 
-RESIDENT = frozenset(
-    {
-        VersionState.REGISTERED,
-        VersionState.VERIFYING,
-        VersionState.CANDIDATE,
-        VersionState.SERVING,
-    }
-)
-UNPROVEN = frozenset({VersionState.REGISTERED, VersionState.VERIFYING})
+Ids = Mapping[str, int]
+"""The version ids by worker-side name."""
+
 VERDICTS = 2  # bad verdicts in a row that one worker must give: a fault may pass
 OUR_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}@[0-9]+-[0-9a-f]{8}")
 
@@ -55,26 +50,15 @@ class Step:
     reason: str
 
 
-def desired(snapshot: Snapshot, room: int) -> tuple[Version, ...]:
-    """The versions that every worker should hold, the most needed first, at most `room`.
+def site(seen: Observed, room: int, placements: Mapping[int, Placement], ids: Ids) -> Site:
+    """What a healthy worker can take: adapters that are not ours keep their slots.
 
-    Aliases' stable versions come first, then candidates of rollouts, then previous versions (so
-    that a rollback is warm), then the rest, newest first.
+    A placement that was recorded after the worker was last looked at counts as seen.
     """
-    aliases = snapshot.aliases.values()
-    ranked: list[Version | None] = [alias.stable for alias in aliases]
-    ranked += [alias.candidate for alias in aliases]
-    ranked += [alias.previous for alias in aliases]
-    ranked += sorted(snapshot.versions.values(), key=attrgetter("id"), reverse=True)
-    unique = {
-        version.id: version
-        for version in ranked
-        if version is not None
-        and not version.is_base
-        and not version.draining
-        and version.state in RESIDENT
-    }
-    return tuple(unique.values())[:room]
+    foreign = sum(OUR_NAME.fullmatch(name) is None for name in seen.adapters)
+    shown = {ids[name] for name in seen.adapters if name in ids}
+    proven = {i for i, placement in placements.items() if seen.same_boot(placement)}
+    return Site(seen.worker, room - foreign, frozenset(shown | proven), seen.base_model)
 
 
 def plan(
@@ -82,27 +66,30 @@ def plan(
     wanted: Sequence[Version],
     versions: Mapping[int, Version],
     placements: Iterable[Placement],
+    aged: Collection[int] = (),
 ) -> WorkerPlan:
     """Compare what a healthy worker shows with what it should hold.
 
-    `versions` are all known ones by id, `placements` those of this worker. A version that has a
-    valid placement which is not routable is to be proven again.
+    `versions` are all known ones by id, `placements` those of this worker. One that is no longer
+    true or no longer wanted is to be forgotten; a name drains only once its placement is gone, for
+    until then calls come. A version that has a valid placement which is not routable is to be
+    proven again, and last of all one whose proof has `aged`. A static worker drains nothing.
     """
+    keep = {version.id: version for version in wanted}
     valid: dict[int, Placement] = {}
-    forget = []
+    forget: list[int] = []
     for placement in placements:
-        version = versions.get(placement.version_id)
+        version = keep.get(placement.version_id)
         if version is None or not seen.same_boot(placement) or not seen.serves(version):
             forget.append(placement.version_id)
         else:
             valid[version.id] = placement
-    keep = {version.worker_name for version in wanted}
-    known = {version.worker_name for version in versions.values()}
-    drain = [
-        name for name in sorted(seen.adapters - keep) if name in known or OUR_NAME.fullmatch(name)
-    ]
+    names = {version.worker_name for version in wanted}
+    names |= {versions[i].worker_name for i in forget if i in versions}
+    drain = [name for name in sorted(seen.adapters - names) if OUR_NAME.fullmatch(name)]
     prove = [v for v in wanted if v.id not in valid or not valid[v.id].routable]
-    return WorkerPlan(tuple(forget), tuple(prove), tuple(drain))
+    prove += [v for v in wanted if v.id in valid and valid[v.id].routable and v.id in aged]
+    return WorkerPlan(tuple(forget), tuple(prove), () if seen.static else tuple(drain))
 
 
 def next_step(
@@ -111,7 +98,7 @@ def next_step(
     observed: Mapping[str, Observed],
     trials: Mapping[tuple[str, int], Trial],
 ) -> Step | None:
-    """Where an unproven version goes: candidate by one proof, rejected by every healthy worker."""
+    """Where an unproven version goes: candidate by one proof, rejected by all that fit it."""
     if version.state not in UNPROVEN:
         return None
     for placement in placements:
@@ -119,9 +106,9 @@ def next_step(
         proven = placement.routable and seen is not None and seen.healthy
         if proven and seen is not None and seen.same_boot(placement):
             return Step(VersionState.CANDIDATE, f"{placement.worker}: {placement.detail}")
-    healthy = [seen for seen in observed.values() if seen.healthy]
+    able = [seen for seen in observed.values() if seen.healthy and seen.fits(version)]
     reasons = []
-    for seen in healthy:
+    for seen in able:
         trial = trials.get((seen.worker, version.id))
         if trial is None or trial.boot != seen.boot or trial.verdicts < VERDICTS:
             return None
@@ -129,9 +116,13 @@ def next_step(
     return Step(VersionState.REJECTED, " ".join(reasons)) if reasons else None
 
 
-def drained(name: str, since: int, beats: Iterable[tuple[int, frozenset[str]]]) -> bool:
-    """Whether no live gateway can still send a call to `name`.
+def drained(
+    worker: str, name: str, since: int, beats: Iterable[tuple[int, frozenset[str]]]
+) -> bool:
+    """Whether no live gateway can still send a call to `name` on this worker.
 
-    `beats` are (revision routed by, unroutable names still in flight) of the live gateways.
+    `beats` are (revision routed by, calls in flight as `in_flight` tells them) of the live
+    gateways.
     """
-    return all(revision >= since and name not in busy for revision, busy in beats)
+    busy = in_flight(worker, name)
+    return all(revision >= since and busy not in calls for revision, calls in beats)

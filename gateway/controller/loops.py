@@ -1,23 +1,32 @@
-"""The controller's loops: leadership, and reconciling once a second while leading."""
+"""The controller's loops: leadership, and reconciling while leading.
+
+There is a pass once a second, and sooner when workers or the registry have news.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from gateway.controller.lease import Leadership, LeaseStore
 from gateway.controller.reconcile import ControlStore, Reconciler
+from gateway.errors import StoreUnavailable
 from gateway.registry.snapshot import WorkerSpec
-from gateway.workers.client import WorkerAdmin
+from gateway.settings import PlacementSettings
+from gateway.workers.admin import WorkerAdmin
+from gateway.workers.discovery import LOOK_S, Discovery, WorkerStore
 from gateway.workers.loader import Evidence, Loader
 from gateway.workers.probe import WorkerWatch
 
 logger = logging.getLogger(__name__)
 
 STEP_S = 1.0
+POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +38,11 @@ class Chore:
     work: Callable[[], object]
 
 
-class Store(ControlStore, Evidence, LeaseStore, Protocol):
+class Store(ControlStore, Evidence, LeaseStore, WorkerStore, Protocol):
     """All that the controller needs of the registry."""
 
     def prepare(self) -> None:
         """Make what must always be there."""
-        ...
-
-    def upsert_worker(self, spec: WorkerSpec) -> None:
-        """Make a worker known."""
         ...
 
 
@@ -52,19 +57,24 @@ class Controller:
         *,
         holder: str,
         max_cpu_loras: int,
+        placement: PlacementSettings | None = None,
         step_s: float = STEP_S,
         probe_s: float = 1.0,
         chores: Sequence[Chore] = (),
+        discovery: Discovery | None = None,
+        bases: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._store = store
         self._workers = tuple(workers)
         self._step_s = step_s
-        self._watch = WorkerWatch(make_admin, interval=probe_s)
+        self._watch = WorkerWatch(make_admin, bases=bases, interval=probe_s)
         self._max_cpu_loras = max_cpu_loras
+        self._placement = placement or PlacementSettings()
         self._leadership = Leadership(store, holder)
         self._configured = False
         self._trouble = ""
         self._chores = tuple(chores)
+        self._discovery = discovery
 
     async def run(self) -> None:
         """Lead when possible and reconcile while leading."""
@@ -77,18 +87,21 @@ class Controller:
                 self._watch,
                 loader,
                 max_cpu_loras=self._max_cpu_loras,
+                settings=self._placement,
                 leading=lambda: self._leadership.held,
             )
             group.create_task(self._watch.run(), name="watch")
             group.create_task(self._leadership.run(), name="lease")
             for chore in self._chores:
                 group.create_task(self._do(chore), name=chore.name)
+            if self._discovery is not None:
+                group.create_task(self._discover(self._discovery), name="discovery")
             await self._reconcile(reconciler, group)
 
     async def _reconcile(self, reconciler: Reconciler, group: asyncio.TaskGroup) -> None:
         led = False
         while True:
-            leads = self._leadership.held
+            leads, changes = self._leadership.held, self._watch.changes
             if led and not leads:
                 reconciler.stand_by()
             led = leads
@@ -100,9 +113,19 @@ class Controller:
                 self._note(f"{type(error).__name__}: {error}".splitlines()[0])
             else:
                 self._note("")
-            # A worker that comes back is looked at right away, else once a step.
-            await self._watch.wait_change(self._step_s)
-            await asyncio.sleep(min(0.1, self._step_s))
+            await self._until_due(reconciler if leads else None, changes)
+
+    async def _until_due(self, reconciler: Reconciler | None, changes: int) -> None:
+        """Wait for news since the watch had seen `changes`, or else until the next step is due."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._step_s
+        await asyncio.sleep(min(POLL_S, self._step_s) / 2)  # what comes together is one pass
+        while self._watch.changes == changes and (left := due - loop.time()) > 0:
+            if await self._watch.wait_change(min(POLL_S, left)):
+                return
+            with suppress(StoreUnavailable):  # the next step will tell
+                if reconciler is not None and await reconciler.has_news():
+                    return
 
     async def _do(self, chore: Chore) -> None:
         """Do a chore again and again while leading; one that fails comes again."""
@@ -120,6 +143,18 @@ class Controller:
                     trouble = said
                     logger.error("%s fails, and is tried again: %s", chore.name, said)
             await asyncio.sleep(chore.every_s)
+
+    async def _discover(self, discovery: Discovery) -> None:
+        """Look for workers again and again while leading."""
+        while True:
+            try:
+                if self._leadership.held and self._configured:
+                    await discovery.step()
+                else:
+                    discovery.stand_by()
+            except Exception as error:  # the store is away, which the control loop tells of
+                logger.debug("discovery fails, and is tried again: %s", error)
+            await asyncio.sleep(LOOK_S if self._leadership.held else self._step_s)
 
     async def _configure(self) -> None:
         """Make the configured workers known, once the store can be reached."""

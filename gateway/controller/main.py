@@ -19,9 +19,9 @@ from gateway.controller.canary import CanaryDriver
 from gateway.controller.loops import Chore, Controller, Store
 from gateway.controller.schedule import Schedule
 from gateway.registry.service import Registry
-from gateway.registry.snapshot import WorkerSpec
 from gateway.settings import GatewaySettings
-from gateway.workers.client import make_admin
+from gateway.workers.discovery import Discovery, source_of, spec_of
+from gateway.workers.kinds import make_admin
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ def make_chores(settings: GatewaySettings, registry: Registry, engine: Engine) -
         Chore("canaries", 1.0, CanaryDriver(registry, engine, settings.rollout).step),
         Chore("schedule", 5.0, schedule.step),
         Chore("retention", 600.0, captures.expire),
+        Chore("storage", 3600.0, registry.storage.sweep),
     ]
 
 
@@ -41,16 +42,20 @@ async def serve(
     settings: GatewaySettings, store: Store, stop: asyncio.Event, chores: Sequence[Chore] = ()
 ) -> None:
     """Run a controller until `stop` is set."""
-    specs = [WorkerSpec(w.name, w.url.rstrip("/"), w.kind) for w in settings.workers]
     holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     async with aiohttp.ClientSession() as session:
+        sources = [(entry, source_of(entry, session)) for entry in settings.workers]
+        found = [(entry, source) for entry, source in sources if source is not None]
         controller = Controller(
             store,
             lambda spec: make_admin(spec, session),
-            specs,
+            [spec_of(entry) for entry, source in sources if source is None],
             holder=holder,
             max_cpu_loras=settings.max_cpu_loras,
+            placement=settings.placement,
             chores=chores,
+            bases=settings.base_models,
+            discovery=Discovery(store, found) if found else None,
         )
         async with asyncio.TaskGroup() as group:
             running = group.create_task(controller.run(), name="controller")

@@ -10,22 +10,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
-from gateway.controller.desired import (
-    VERDICTS,
-    Trial,
-    WorkerPlan,
-    desired,
-    drained,
-    next_step,
-    plan,
-)
+from gateway.controller.desired import VERDICTS, Trial, WorkerPlan, drained, next_step, plan
+from gateway.controller.view import View
 from gateway.errors import GatewayError
-from gateway.registry.records import GatewayBeat
+from gateway.registry.records import Demand, GatewayBeat
 from gateway.registry.snapshot import Placement, Snapshot, Version, VersionState
-from gateway.workers.errors import FingerprintInvalid, LoadRefused, WorkerResting
+from gateway.settings import PlacementSettings
+from gateway.workers.errors import FingerprintInvalid, LoadRefused, NoRoom, WorkerResting
 from gateway.workers.loader import Loader
 from gateway.workers.probe import COUNTED, Observed, WorkerWatch
 
@@ -40,12 +34,16 @@ METRICS_S = 10.0
 class ControlStore(Protocol):
     """What the controller needs of the registry; synchronous, called in threads."""
 
-    def revision(self) -> int:
-        """The number of changes so far."""
+    def pulse(self) -> tuple[int, float]:
+        """The number of changes so far, and the time of the newest use."""
         ...
 
-    def snapshot(self) -> Snapshot:
-        """Everything that routing needs."""
+    def snapshot(self, held: Snapshot | None = None) -> Snapshot:
+        """Everything that routing needs; cheap where only placements differ from `held`."""
+        ...
+
+    def demand(self) -> Demand:
+        """What is in demand, and how old the proofs are."""
         ...
 
     def set_state(self, version_id: int, state: VersionState, reason: str, actor: str) -> object:
@@ -75,26 +73,6 @@ class ControlStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """What one pass goes by."""
-
-    snapshot: Snapshot
-    versions: Mapping[int, Version]
-    wanted: tuple[Version, ...]
-
-    @classmethod
-    def of(cls, snapshot: Snapshot, room: int) -> View:
-        """Work out a snapshot's consequences once."""
-        versions = {version.id: version for version in snapshot.versions.values()}
-        return cls(snapshot, versions, desired(snapshot, room))
-
-    def on(self, worker: str) -> list[Placement]:
-        """The placements of one worker."""
-        every = self.snapshot.placements.values()
-        return [p for placements in every for p in placements if p.worker == worker]
-
-
 class Reconciler:
     """One pass over everything is `step`; slow work goes on in tasks of the given group."""
 
@@ -105,52 +83,71 @@ class Reconciler:
         loader: Loader,
         *,
         max_cpu_loras: int,
+        settings: PlacementSettings,
         leading: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._watch = watch
         self._loader = loader
-        self._room = max_cpu_loras
+        self._max_cpu_loras = max_cpu_loras
+        self._settings = settings
         self._leading = leading
         self._clock = clock
-        self._view: View | None = None
+        self._snapshot: Snapshot | None = None
+        self._pulse = (0, 0.0)
+        self._beats: tuple[GatewayBeat, ...] = ()
         self._busy: set[str] = set()
         self._trials: dict[tuple[str, int], Trial] = {}
-        self._undesired: dict[tuple[str, str], int] = {}
+        self._leaving: dict[tuple[str, str], int] = {}
         self._recorded: dict[str, tuple[tuple[str, bool, str], float]] = {}
 
     async def step(self, group: asyncio.TaskGroup) -> None:
         """Read the registry, tell it what was seen, and set every idle worker to work."""
-        view = await self._refresh()
+        view = await self._look()
         await self._record()
         await self._advance(view)
         for name in view.snapshot.workers:
-            if name not in self._busy and self._watch.observed.get(name, Observed(name)).healthy:
+            seen = self._watch.observed.get(name, Observed(name))
+            if name not in self._busy and seen.healthy and self._todo(seen, view) != WorkerPlan():
                 self._busy.add(name)
                 group.create_task(self._guarded(name, view), name=f"reconcile {name}")
 
+    async def has_news(self) -> bool:
+        """Whether another step is due: the registry has changed, or names wait to be unloaded."""
+        return bool(self._leaving) or await asyncio.to_thread(self._store.pulse) != self._pulse
+
     def stand_by(self) -> None:
         """Forget everything: another controller leads, and what was known here grows old."""
-        self._view = None
+        self._snapshot = None
         self._trials.clear()
-        self._undesired.clear()
+        self._leaving.clear()
         self._recorded.clear()
         self._watch.set_workers(())
 
-    async def _refresh(self) -> View:
-        view = self._view
-        if view is not None and await asyncio.to_thread(self._store.revision) == (
-            view.snapshot.revision
-        ):
-            return view
-        snapshot = await asyncio.to_thread(self._store.snapshot)
-        if view is None or dict(view.snapshot.workers) != dict(snapshot.workers):
-            self._watch.set_workers(snapshot.workers.values())
-        self._view = view = View.of(snapshot, self._room)
-        live = {(worker, v) for worker in snapshot.workers for v in view.versions}
-        self._trials = {key: trial for key, trial in self._trials.items() if key in live}
-        return view
+    async def _look(self) -> View:
+        """Read what the registry holds, and work out what should be where."""
+        held = self._snapshot
+        # Read first: what comes in meanwhile is news.
+        self._pulse = await asyncio.to_thread(self._store.pulse)
+        self._beats = await asyncio.to_thread(self._store.live_gateways)
+        demand = await asyncio.to_thread(self._store.demand)
+        if held is None or held.revision != self._pulse[0]:
+            self._snapshot = await asyncio.to_thread(self._store.snapshot, held)
+            if held is None or dict(held.workers) != dict(self._snapshot.workers):
+                self._watch.set_workers(self._snapshot.workers.values())
+        assert self._snapshot is not None  # noqa: S101 (read above where it was missing)
+        known = self._snapshot.workers
+        observed = [s for s in self._watch.observed.values() if s.healthy and s.worker in known]
+        boots = {seen.worker: seen.boot for seen in observed}
+        self._leaving = {key: since for key, since in self._leaving.items() if key[0] in boots}
+        self._trials = {key: trial for key, trial in self._trials.items() if key[0] in known}
+        avoid = {
+            key
+            for key, trial in self._trials.items()
+            if trial.verdicts >= VERDICTS and boots.get(key[0]) == trial.boot
+        }
+        return View.of(self._snapshot, demand, observed, self._max_cpu_loras, self._settings, avoid)
 
     async def _record(self) -> None:
         """Tell the registry of changes at once, of mere figures now and then."""
@@ -166,6 +163,7 @@ class Reconciler:
                 "waiting": seen.waiting,
                 "kv_usage": seen.kv_usage,
                 "adapters": sorted(seen.adapters),
+                "base_model": seen.base_model,
             }
             await asyncio.to_thread(
                 self._store.record_worker,
@@ -179,7 +177,7 @@ class Reconciler:
 
     async def _advance(self, view: View) -> None:
         observed = self._watch.observed
-        for version in view.wanted:
+        for version in view.unproven():
             placements = view.snapshot.placements.get(version.id, ())
             step = next_step(version, placements, observed, self._trials)
             if step is None:
@@ -187,6 +185,38 @@ class Reconciler:
             level = logging.ERROR if step.state is VersionState.REJECTED else logging.INFO
             logger.log(level, "%s is %s: %s", version.model, step.state.value, step.reason)
             await self._set_state(version, step.state, step.reason)
+
+    def _todo(self, seen: Observed, view: View) -> WorkerPlan:
+        """What the worker needs, less what must wait: for calls, for room, for a pause to end."""
+        name, placed = seen.worker, view.placed.get(seen.worker, {})
+        needs = plan(
+            seen,
+            view.wanted.get(name, ()),
+            view.versions,
+            placed.values(),
+            view.aged.get(name, ()),
+        )
+        now = self._clock()
+        due = [v for v in needs.prove if self._trial(seen, v).not_before <= now]
+        fenced = {v.worker_name for v in due if _is_fenced(placed.get(v.id))}
+        waiting = fenced.union(needs.drain)
+        for key in [k for k in self._leaving if k[0] == name and k[1] not in waiting]:
+            del self._leaving[key]
+        quiet = {adapter for adapter in waiting if self._is_quiet(name, adapter, view)}
+        drain = tuple(adapter for adapter in needs.drain if adapter in quiet)
+        room = self._max_cpu_loras - len(seen.adapters) + len(drain)
+        prove = [
+            version
+            for version in due
+            if (version.worker_name not in fenced or version.worker_name in quiet)
+            and (seen.serves(version) or room > 0)
+        ]
+        return WorkerPlan(needs.forget, tuple(prove), drain)
+
+    def _is_quiet(self, worker: str, adapter: str, view: View) -> bool:
+        """Whether no gateway can have a call there; asked once routing there has stopped."""
+        since = self._leaving.setdefault((worker, adapter), view.snapshot.revision)
+        return drained(worker, adapter, since, [(b.revision, b.busy) for b in self._beats])
 
     async def _guarded(self, name: str, view: View) -> None:
         """Whatever goes wrong with one worker ends here."""
@@ -206,64 +236,38 @@ class Reconciler:
         """Do the next thing that the worker needs; whether there may be more to do at once."""
         # Looked at after the snapshot was read: what the snapshot holds has been there to see.
         seen = await self._watch.look(name)
-        if not seen.healthy:
+        if not seen.healthy or not self._leading():
             return False
-        todo = plan(seen, view.wanted, view.versions, view.on(name))
+        todo = self._todo(seen, view)
         if todo.forget:
             await asyncio.to_thread(self._store.drop_placements, name, todo.forget)
-            return seen.boot[:1] != COUNTED  # where boots are counted, gateways must learn it first
-        await self._drain(name, view, todo)
-        for version in todo.prove:
-            if await self._prove(seen, version, view):
-                return True
-        return False
-
-    async def _drain(self, name: str, view: View, todo: WorkerPlan) -> None:
-        """Unload in two phases: first no placement and no live gateway with a call, then gone."""
-        for key in [k for k in self._undesired if k[0] == name and k[1] not in todo.drain]:
-            del self._undesired[key]
-        if not todo.drain:
-            return
-        beats = await asyncio.to_thread(self._store.live_gateways)
-        by_name = {version.worker_name: version for version in view.versions.values()}
+            if seen.boot[:1] == COUNTED:
+                return False  # gateways must learn it first
         for adapter in todo.drain:
-            version = by_name.get(adapter)
-            since = await self._since(name, adapter, version, view)
-            pairs = [(beat.revision, beat.busy) for beat in beats]
-            if since is None or not drained(adapter, since, pairs) or not self._leading():
-                continue
             await self._loader.unload(name, adapter)
-            self._undesired.pop((name, adapter), None)
-            if version is not None:
-                await asyncio.to_thread(self._store.drop_placements, name, [version.id])
+            self._leaving.pop((name, adapter), None)
             logger.info("%s unloaded from %s", adapter, name)
+        for version in () if todo.forget else todo.prove:
+            if await self._prove(self._watch.observed.get(name, seen), version, view):
+                return True
+        return bool(todo.forget or todo.drain)
 
-    async def _since(
-        self, worker: str, adapter: str, version: Version | None, view: View
-    ) -> int | None:
-        """The revision from which on nobody routes this adapter to the worker, if it has come."""
-        if version is not None and version.draining_since is not None:
-            return version.draining_since
-        if version is not None and any(p.version_id == version.id for p in view.on(worker)):
-            await asyncio.to_thread(self._store.drop_placements, worker, [version.id])
-            return None
-        return self._undesired.setdefault((worker, adapter), view.snapshot.revision)
+    def _trial(self, seen: Observed, version: Version) -> Trial:
+        trial = self._trials.get((seen.worker, version.id))
+        return trial if trial is not None and trial.boot == seen.boot else Trial(seen.boot)
 
     async def _prove(self, seen: Observed, version: Version, view: View) -> bool:
-        """Load and verify one version unless it must wait; whether anything was tried."""
-        key = (seen.worker, version.id)
-        trial = self._trials.get(key)
-        if trial is None or trial.boot != seen.boot:
-            trial = Trial(seen.boot)
-        if self._clock() < trial.not_before or not self._leading():
+        """Load what is missing and verify it, or verify again; whether anything was tried."""
+        if not self._loader.has_room(seen, version):
             return False
+        key, trial = (seen.worker, version.id), self._trial(seen, version)
         if version.state is VersionState.REGISTERED:
             await self._set_state(version, VersionState.VERIFYING, f"Loading on {seen.worker}.")
-        there = any(p.version_id == version.id for p in view.on(seen.worker))
-        act = self._loader.reload if there else self._loader.ensure
+        fenced = _is_fenced(view.placed.get(seen.worker, {}).get(version.id))
+        act = self._loader.reload if fenced else self._loader.ensure
         try:
             placement = await act(seen.worker, version)
-        except WorkerResting as error:
+        except (WorkerResting, NoRoom) as error:
             logger.debug("%s must wait: %s", version.model, error.message)
             return False
         except GatewayError as error:
@@ -294,3 +298,8 @@ class Reconciler:
             await asyncio.to_thread(self._store.set_state, version.id, state, reason, ACTOR)
         except GatewayError as error:
             logger.info("%s does not become %s: %s", version.model, state.value, error.message)
+
+
+def _is_fenced(placement: Placement | None) -> bool:
+    """Whether a worker was found to answer wrongly, so that it is to load again."""
+    return placement is not None and not placement.routable

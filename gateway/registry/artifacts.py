@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gateway.registry.base_shapes import BaseModelShapes
 from gateway.registry.errors import InvalidAdapter
+from gateway.registry.names import model_name
+from gateway.registry.receiving import CONFIG, MANIFEST, WEIGHTS, Draft
 from gateway.registry.safetensors_header import (
     BadSafetensors,
     TensorInfo,
     is_pickle,
     read_header,
 )
-from gateway.registry.storage import CONFIG, MANIFEST, WEIGHTS, Draft
 
 _MAX_JSON_BYTES = 8 * 1024 * 1024
 _FLOATS = ("F32", "F16", "BF16")
@@ -53,14 +54,15 @@ class Rules:
 class AdapterFacts:
     """What was found out about a sound adapter; `rank` is its largest."""
 
+    base_model: str
     rank: int
     manifest: Mapping[str, Any]
 
 
-def inspect(draft: Draft, rules: Rules) -> AdapterFacts:
-    """Check an adapter's files against the base model. Raises `InvalidAdapter`."""
+def inspect(draft: Draft, *bases: Rules) -> AdapterFacts:
+    """Check an adapter's files against the base that it names. Raises `InvalidAdapter`."""
     config = _read_object(draft.folder / CONFIG)
-    _check_base_model(config, rules.base_model)
+    rules = _base_of(config, bases)
     _check_options(config)
     rank = _check_ranks(config, rules.max_lora_rank)
     tensors = _read_tensors(draft.folder / WEIGHTS)
@@ -76,7 +78,7 @@ def inspect(draft: Draft, rules: Rules) -> AdapterFacts:
             name: {"sha256": file.sha256, "size": file.size} for name, file in draft.files.items()
         },
     }
-    return AdapterFacts(rank, manifest)
+    return AdapterFacts(rules.base_model, rank, manifest)
 
 
 def _fault(file: str, field: str | None, message: str) -> NoReturn:
@@ -101,26 +103,19 @@ def _read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _check_base_model(config: Mapping[str, Any], base_model: str) -> None:
+def _base_of(config: Mapping[str, Any], bases: Sequence[Rules]) -> Rules:
+    """Give the rules of the base that the adapter was made for."""
     field = "base_model_name_or_path"
     named = config.get(field)
-    if not isinstance(named, str) or not named.strip("/ "):
+    if not isinstance(named, str) or not model_name(named.strip()):
         _fault(CONFIG, field, "must name the base model that the adapter was trained on")
-    if _model_name(named) != _model_name(base_model):
-        _fault(
-            CONFIG,
-            field,
-            f"the adapter was trained on {named[:200]!r}, but {base_model!r} is served here",
-        )
-
-
-def _model_name(name: str) -> str:
-    """Give the name that a path, a hub name or a hub cache's folder ends in, in lower case."""
-    parts = [part for part in re.split(r"[/\\]", name) if part]
-    for part in parts:
-        if part.startswith("models--"):
-            return part.rsplit("--", 1)[-1].lower()
-    return parts[-1].lower()
+    for rules in bases:
+        if model_name(named) == model_name(rules.base_model):
+            return rules
+    served = " or ".join(repr(rules.base_model) for rules in bases)
+    _fault(
+        CONFIG, field, f"the adapter was trained on {named[:200]!r}, but {served} is served here"
+    )
 
 
 def _check_options(config: Mapping[str, Any]) -> None:

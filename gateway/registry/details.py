@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, or_, select
+from sqlalchemy import Connection, Row, Select, select
 
-from gateway.registry.records import AliasDetail, AliasMove, Seen, StateChange, VersionDetail
+from gateway.registry.names import model_name
+from gateway.registry.records import (
+    OPTIONS,
+    AliasDetail,
+    AliasMove,
+    Seen,
+    StateChange,
+    VersionDetail,
+)
 from gateway.registry.repository import (
-    BASE_TENANT,
     Locate,
+    alias_of,
     placement_of,
     version_of,
+    version_query,
 )
-from gateway.registry.snapshot import Alias, VersionState
+from gateway.registry.snapshot import BASE_TENANT, Alias, Version, VersionState
 from gateway.registry.tables import (
     ALIAS_EVENTS,
     ALIASES,
     PLACEMENTS,
+    USES,
     VERSION_EVENTS,
     VERSIONS,
     WORKERS,
 )
 
+_ALIVE = frozenset(VersionState) - {VersionState.RETIRED, VersionState.REJECTED}
 
-def alias_names(connection: Connection, tenant: str) -> tuple[str, ...]:
-    """Give the names of all aliases that the tenant sees, in order."""
-    query = select(ALIASES.c.name).where(
-        or_(ALIASES.c.tenant == tenant, ALIASES.c.tenant == BASE_TENANT)
+
+def overview(
+    connection: Connection, tenant: str, locate: Locate = str
+) -> tuple[tuple[Alias, tuple[Version, ...]], ...]:
+    """Give all aliases that the tenant sees with their versions: two queries, however many."""
+    query = version_query().where(VERSIONS.c.tenant.in_((tenant, BASE_TENANT)))
+    rows = connection.execute(query.order_by(VERSIONS.c.number))
+    versions = {row.id: version_of(row, locate) for row in rows}
+    by_alias: defaultdict[str, list[Version]] = defaultdict(list)
+    for version in versions.values():
+        by_alias[version.alias].append(version)
+    found = connection.execute(
+        select(ALIASES).where(ALIASES.c.tenant.in_((tenant, BASE_TENANT))).order_by(ALIASES.c.name)
     )
-    return tuple(connection.scalars(query.order_by(ALIASES.c.name)))
+    return tuple((alias_of(row, versions), tuple(by_alias[row.name])) for row in found)
 
 
 def describe(connection: Connection, alias: Alias, locate: Locate = str) -> AliasDetail:
-    """Give an alias with its versions and moves, oldest first."""
+    """Give an alias with its versions and its record, oldest first."""
     mine = (VERSIONS.c.tenant == alias.tenant, VERSIONS.c.alias == alias.name)
-    rows = connection.execute(select(VERSIONS).where(*mine).order_by(VERSIONS.c.number)).all()
+    query = select(VERSIONS, USES.c.used_at).outerjoin(USES, USES.c.version_id == VERSIONS.c.id)
+    rows = connection.execute(query.where(*mine).order_by(VERSIONS.c.number)).all()
     events = _events(connection, mine)
     seen = _seen(connection, mine)
+    up = _base_models(connection)
     return AliasDetail(
         alias,
         tuple(
@@ -45,13 +68,27 @@ def describe(connection: Connection, alias: Alias, locate: Locate = str) -> Alia
                 version_of(row, locate),
                 row.manifest,
                 row.created_at,
+                row.used_at or row.created_at,
                 tuple(events.get(row.id, ())),
                 tuple(seen.get(row.id, ())),
+                _waiting(version_of(row), up),
             )
             for row in rows
         ),
-        _moves(connection, alias),
+        _record(connection, alias),
     )
+
+
+def _base_models(connection: Connection) -> set[str]:
+    """Give the base models of the workers that are up; "" is one that goes with every version."""
+    rows = connection.execute(select(WORKERS.c.metrics).where(WORKERS.c.healthy))
+    return {model_name((row.metrics or {}).get("base_model", "")) for row in rows}
+
+
+def _waiting(version: Version, up: set[str]) -> str:
+    if version.state not in _ALIVE or not up or {"", model_name(version.base_model)} & up:
+        return ""
+    return f"No worker that is up has its base model, {version.base_model}."
 
 
 def _events(connection: Connection, mine: tuple[Any, ...]) -> dict[int, list[StateChange]]:
@@ -84,12 +121,16 @@ def _seen(connection: Connection, mine: tuple[Any, ...]) -> dict[int, list[Seen]
 
 
 def latest_moves(connection: Connection, alias: Alias, most: int) -> tuple[AliasMove, ...]:
-    """Give the end of an alias's record, newest first, without reading all of it."""
-    query = _move_query(alias).order_by(ALIAS_EVENTS.c.id.desc()).limit(most)
+    """Give an alias's latest moves, newest first, without reading all of its record.
+
+    New options are none: whoever drives a rollout goes by its newest move.
+    """
+    moves = _move_query(alias).where(ALIAS_EVENTS.c.kind != OPTIONS)
+    query = moves.order_by(ALIAS_EVENTS.c.id.desc()).limit(most)
     return tuple(_move_of(row) for row in connection.execute(query))
 
 
-def _moves(connection: Connection, alias: Alias) -> tuple[AliasMove, ...]:
+def _record(connection: Connection, alias: Alias) -> tuple[AliasMove, ...]:
     query = _move_query(alias).order_by(ALIAS_EVENTS.c.id)
     return tuple(_move_of(row) for row in connection.execute(query))
 

@@ -10,13 +10,15 @@ GatewayError
 │   └── VersionNotFound       404
 ├── NotFound
 │   └── KeyNotFound           404
-└── Conflict
-    └── VersionNotReady       409
+├── Conflict
+│   └── VersionNotReady       409
+└── Unavailable
+    └── StorageUnavailable    503
 """
 
 from __future__ import annotations
 
-from gateway.errors import Conflict, InvalidRequest, ModelNotFound, NotFound
+from gateway.errors import Conflict, InvalidRequest, ModelNotFound, NotFound, Unavailable
 
 
 class InvalidAdapter(InvalidRequest):
@@ -54,3 +56,9 @@ class VersionNotReady(Conflict):
     """The version is not in a state that allows this."""
 
     code = "version_not_ready"
+
+
+class StorageUnavailable(Unavailable):
+    """The storage of adapter files cannot be used right now: try again shortly."""
+
+    code = "storage_unavailable"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
-from gateway.registry import repository, writes
+from gateway.registry import lifecycle, repository, writes
 from gateway.registry.errors import VersionNotFound
-from gateway.registry.records import LIVE_GATEWAY_S, GatewayBeat, WorkerStatus, unloadable
+from gateway.registry.records import LIVE_GATEWAY_S, Demand, GatewayBeat, WorkerStatus
 from gateway.registry.snapshot import Placement, Version, WorkerSpec
 from gateway.registry.store import Store
-from gateway.registry.tables import GATEWAYS, PLACEMENTS, VERSIONS, WORKERS
+from gateway.registry.tables import GATEWAYS, PLACEMENTS, USES, WORKERS
 
 _FORGET_GATEWAY_S = 3600.0
 
@@ -23,13 +24,13 @@ class Fleet(Store):
     # -- workers ---------------------------------------------------------------------------------
 
     def upsert_worker(self, spec: WorkerSpec) -> None:
-        """Make a worker known, or give a known one its present address and kind."""
+        """Make a worker known, or give a known one its present address, kind and options."""
         with self._change() as connection:
             query = select(WORKERS).where(WORKERS.c.name == spec.name)
             row = connection.execute(query).one_or_none()
-            if row is not None and (row.url, row.kind) == (spec.url, spec.kind):
+            if row is not None and repository.spec_of(row) == spec:
                 return
-            writes.put_worker(connection, spec.name, spec.url, spec.kind)
+            writes.put_worker(connection, spec)
             writes.bump_revision(connection)
 
     def remove_worker(self, name: str) -> bool:
@@ -87,7 +88,7 @@ class Fleet(Store):
             before = repository.placement_of(row) if row is not None else None
             writes.put_placement(connection, placement, self._clock(connection))
             if before != placement:
-                writes.bump_revision(connection)
+                writes.bump_revision(connection, placements_only=True)
 
     def drop_placements(
         self, worker: str, version_ids: Iterable[int] | None = None, *, boot: str | None = None
@@ -104,15 +105,54 @@ class Fleet(Store):
         with self._change() as connection:
             dropped = writes.delete_placements(connection, *conditions)
             if dropped:
-                writes.bump_revision(connection)
+                writes.bump_revision(connection, placements_only=True)
             return dropped
+
+    # -- what placement goes by ------------------------------------------------------------------
+
+    def pin(
+        self, tenant: str, alias: str, number: int, replicas: int | None, actor: str = ""
+    ) -> Version:
+        """Keep a version on so many workers whatever is called; None lets it make room again.
+
+        Raises `VersionNotFound`, and `Conflict` for the base model and for versions that ended.
+        """
+        with self._change() as connection:
+            version = lifecycle.need_version(connection, tenant, alias, number)
+            now = self._clock(connection)
+            lifecycle.pin(connection, version, replicas, actor=actor, now=now)
+            return lifecycle.need_version_by_id(connection, version.id)
+
+    def pulse(self) -> tuple[int, float]:
+        """Give the revision and the time of the newest use: a cheap look for news."""
+        with self._read() as connection:
+            newest = connection.scalar(select(func.max(USES.c.used_at)))
+            return repository.read_revision(connection), newest or 0.0
+
+    def demand(self) -> Demand:
+        """Give what is in demand, and how old the proofs are."""
+        proofs = select(PLACEMENTS.c.worker, PLACEMENTS.c.version_id, PLACEMENTS.c.checked_at)
+        with self._read() as connection:
+            uses = connection.execute(select(USES.c.version_id, USES.c.used_at))
+            used_at = {row.version_id: row.used_at for row in uses}
+            found = connection.execute(proofs)
+            checked_at = {(row.worker, row.version_id): row.checked_at for row in found}
+            return Demand(self._clock(connection), used_at, checked_at)
 
     # -- gateways and two-phase unload -----------------------------------------------------------
 
     def heartbeat(
-        self, gateway_id: str, revision: int, busy: Iterable[str] = (), host: str = ""
+        self,
+        gateway_id: str,
+        revision: int,
+        busy: Iterable[str] = (),
+        host: str = "",
+        used: Mapping[int, float] = MappingProxyType({}),
     ) -> None:
-        """Say that a gateway lives, what it routes by, and which unroutable names are in flight.
+        """Say that a gateway lives, what it routes by, where its calls are, and what was called.
+
+        `busy` is in the words of `in_flight`; `used` gives by version id how many seconds ago it
+        was last called.
 
         A gateway whose heartbeats have failed for `LIVE_GATEWAY_S` counts as dead: it must send
         no call to an adapter before it has loaded a fresh snapshot.
@@ -122,6 +162,7 @@ class Fleet(Store):
             values = {"host": host, "revision": revision, "busy": sorted(set(busy))}
             writes.put_gateway(connection, gateway_id, {**values, "heartbeat_at": now})
             writes.delete_gateways(connection, GATEWAYS.c.heartbeat_at < now - _FORGET_GATEWAY_S)
+            writes.put_uses(connection, {version: now - age for version, age in used.items()})
 
     def remove_gateway(self, gateway_id: str) -> None:
         """Forget a gateway that has stopped with no call in flight."""
@@ -135,24 +176,6 @@ class Fleet(Store):
             query = select(GATEWAYS).where(GATEWAYS.c.heartbeat_at > since)
             rows = connection.execute(query.order_by(GATEWAYS.c.id))
             return tuple(repository.beat_of(row) for row in rows)
-
-    def unloadable(self, version_id: int) -> bool:
-        """Whether a worker may be told to unload this version. Raises `VersionNotFound`."""
-        with self._read() as connection:
-            version = repository.find_version_by_id(connection, version_id)
-        if version is None:
-            raise VersionNotFound
-        return unloadable(version, self.live_gateways())
-
-    def draining(self) -> tuple[Version, ...]:
-        """Give the versions that get no more calls but are still on a worker."""
-        placed = select(PLACEMENTS.c.version_id)
-        query = repository.version_query().where(
-            VERSIONS.c.draining_since_revision.is_not(None), VERSIONS.c.id.in_(placed)
-        )
-        with self._read() as connection:
-            rows = connection.execute(query.order_by(VERSIONS.c.id))
-            return tuple(repository.version_of(row) for row in rows)
 
     # -- leases ----------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from gateway.errors import Conflict, InvalidRequest
 from gateway.registry import repository, writes
 from gateway.registry.errors import AliasNotFound, VersionNotFound, VersionNotReady
 from gateway.registry.repository import Locate
-from gateway.registry.snapshot import Version, VersionState
+from gateway.registry.snapshot import BASE_TENANT, Version, VersionState
 
 _READY = (VersionState.CANDIDATE, VersionState.SERVING)
 
@@ -108,6 +109,28 @@ def set_state(
     )
 
 
+def pin(
+    connection: Connection, version: Version, replicas: int | None, *, actor: str, now: float
+) -> None:
+    """Pin a version, or let it go where `replicas` is None. Raises `Conflict`."""
+    if version.is_base:
+        raise Conflict("The base model is on every worker of its own: it needs no pin.")
+    if replicas is not None and version.state in writes.ENDED:
+        raise Conflict(f"{version.model} is {version.state} and gets no more calls.")
+    if version.pinned == (replicas or 0):
+        return
+    writes.pin_version(
+        connection,
+        version.id,
+        version.tenant,
+        version.state,
+        replicas=replicas,
+        actor=actor,
+        now=now,
+    )
+    writes.bump_revision(connection)
+
+
 def _free(
     connection: Connection, version: Version, state: VersionState, actor: str, now: float
 ) -> None:
@@ -134,6 +157,26 @@ _HOW_TO_FREE: Mapping[str, str] = {
 }
 
 
+def put_base(connection: Connection, name: str, model: str, now: float) -> bool:
+    """Keep a base model under its alias, as version 0 of it; whether anything changed."""
+    owner = {"tenant": BASE_TENANT, "created_at": now}
+    values = {
+        "alias": name,
+        "number": 0,
+        "sha256": hashlib.sha256(name.encode()).hexdigest(),
+        "path": "",
+        "manifest": {},
+        "base_model": model,
+        "rank": 0,
+        "state": VersionState.SERVING.value,
+        "draining_since_revision": None,
+    }
+    changed = writes.put_base_version(connection, {**owner, **values})
+    base = need_version(connection, BASE_TENANT, name, 0)
+    alias = {**owner, "name": name, "stable_version_id": base.id}
+    return writes.insert_alias(connection, alias) or changed
+
+
 def promote(
     connection: Connection,
     tenant: str,
@@ -148,7 +191,7 @@ def promote(
 
     Number 0 is the base model, which may answer for any alias, for a new one too.
     """
-    if number == 0 and alias != repository.BASE_ALIAS:
+    if number == 0 and repository.find_alias_row(connection, tenant, alias) is None:
         fresh = {"tenant": tenant, "name": alias, "stable_version_id": None, "created_at": now}
         writes.insert_alias(connection, fresh)
     row = _need_own_alias(connection, tenant, alias)
@@ -211,6 +254,7 @@ def set_rollout(
         previous=row.previous_version_id,
         candidate=version.id,
         weight=step.weight,
+        now=now,
     )
     _record(
         connection, row, "rollout", version.id, {**step.detail, "weight": step.weight}, actor, now
@@ -230,7 +274,7 @@ def _move(
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """Point the alias, end its rollout, and record where the callers came from."""
-    writes.move_alias(connection, row.id, stable=stable, previous=previous)
+    writes.move_alias(connection, row.id, stable=stable, previous=previous, now=now)
     _record(connection, row, kind, stable, detail or {}, actor, now)
     writes.bump_revision(connection)
 
@@ -268,15 +312,16 @@ def _need_alias(connection: Connection, tenant: str, alias: str) -> Row[Any]:
 
 
 def _need_own_alias(connection: Connection, tenant: str, alias: str) -> Row[Any]:
-    if alias == repository.BASE_ALIAS:
-        raise Conflict("The base model has one version only, which is always stable.")
-    return _need_alias(connection, tenant, alias)
+    row = _need_alias(connection, tenant, alias)
+    if row.tenant == BASE_TENANT:
+        raise Conflict("A base model has one version only, which is always stable.")
+    return row
 
 
 def _need_ready(connection: Connection, tenant: str, alias: str, number: int, done: str) -> Version:
-    """Give a version that may answer for the alias; the base model always may."""
+    """Give a version that may answer for the alias; its versions' base model always may."""
     if number == 0:
-        return need_version(connection, repository.BASE_TENANT, repository.BASE_ALIAS, 0)
+        return repository.base_of(connection, tenant, alias)
     version = need_version(connection, tenant, alias, number)
     if version.state not in _READY:
         raise VersionNotReady(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from gateway.registry.errors import InvalidName
 
@@ -21,3 +22,13 @@ def check_name(name: str, what: str = "alias") -> str:
         shown = name if len(name) <= 80 else name[:80] + "..."
         raise InvalidName(f"{shown!r} is no {what} name. {InvalidName.__doc__}", param=what)
     return name
+
+
+@lru_cache(maxsize=1024)
+def model_name(name: str) -> str:
+    """Give the name that a path, a hub name or a hub cache's folder ends in, in lower case."""
+    parts = [part for part in re.split(r"[/\\]", name) if part]
+    for part in parts:
+        if part.startswith("models--"):
+            return part.rsplit("--", 1)[-1].lower()
+    return parts[-1].lower() if parts else ""

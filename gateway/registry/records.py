@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.registry.snapshot import Alias, Key, Placement, Version, VersionState
@@ -11,6 +11,8 @@ from gateway.registry.snapshot import Alias, Key, Placement, Version, VersionSta
 LIVE_GATEWAY_S = 15.0
 ROLES = ("app", "reviewer", "trainer", "admin")
 PURPOSES = ("serve", "evaluation")
+OPTIONS = "options"
+"""The kind of a line in an alias's record that tells of new options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,9 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class GatewayBeat:
-    """A gateway's last heartbeat.
+    """A gateway's last heartbeat: the revision it routes by, and its calls in flight.
 
-    `busy` holds the worker-side names that still have calls in flight though `revision` no longer
-    routes to them.
+    `busy` holds what `in_flight` gives for each worker and worker-side name.
     """
 
     id: str
@@ -73,7 +74,10 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True)
 class AliasMove:
-    """One line of an alias's append-only record: `kind` is promote, rollback or rollout."""
+    """One line of an alias's append-only record.
+
+    `kind` is promote, rollback or rollout; or options, which moves no version.
+    """
 
     kind: str
     from_version: int | None
@@ -104,31 +108,47 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class VersionDetail:
-    """A version with all that happened to it and every worker that has it."""
+    """A version with all that happened to it and every worker that has it.
+
+    `waiting` says why no worker takes it, where that will not change by itself.
+    """
 
     version: Version
     manifest: Mapping[str, Any]
     created_at: float
+    used_at: float
     events: tuple[StateChange, ...] = ()
     seen: tuple[Seen, ...] = ()
+    waiting: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AliasDetail:
-    """An alias with its versions, oldest first, and its moves, oldest first."""
+    """An alias with its versions, oldest first, and the lines of its record, oldest first."""
 
     alias: Alias
     versions: tuple[VersionDetail, ...] = ()
-    moves: tuple[AliasMove, ...] = field(default=())
+    record: tuple[AliasMove, ...] = ()
+
+    @property
+    def moves(self) -> tuple[AliasMove, ...]:
+        """What moved versions: the record without new options."""
+        return tuple(line for line in self.record if line.kind != OPTIONS)
 
 
-def unloadable(version: Version, gateways: Iterable[GatewayBeat]) -> bool:
-    """Whether a worker may be told to unload `version`: no live gateway can still send it a call.
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What placement goes by and no revision tells of; times are the store's, as `now` is.
 
-    `gateways` are those whose heartbeat is younger than `LIVE_GATEWAY_S`. Each must route by a
-    revision in which the version drains, and have no call to it in flight.
+    `used_at` gives by version id when it was last called (its registration counts), `checked_at`
+    by worker and version id when the placement was last proven.
     """
-    since = version.draining_since
-    if since is None or version.is_base:
-        return False
-    return all(beat.revision >= since and version.worker_name not in beat.busy for beat in gateways)
+
+    now: float
+    used_at: Mapping[int, float]
+    checked_at: Mapping[tuple[str, int], float]
+
+
+def in_flight(worker: str, name: str) -> str:
+    """How a heartbeat tells that calls to a worker are in flight under a worker-side name."""
+    return f"{name} {worker}"

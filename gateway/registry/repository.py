@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, exists, func, or_, select
 
+from gateway.registry.names import model_name
 from gateway.registry.records import GatewayBeat, KeyInfo, WorkerStatus
 from gateway.registry.snapshot import (
+    BASE_ALIAS,
+    BASE_TENANT,
+    NO_OPTIONS,
     Alias,
+    AliasOptions,
     Effect,
     Key,
     KeyLimits,
@@ -18,6 +24,7 @@ from gateway.registry.snapshot import (
     Snapshot,
     Version,
     VersionState,
+    WorkerOptions,
     WorkerSpec,
 )
 from gateway.registry.tables import (
@@ -29,9 +36,6 @@ from gateway.registry.tables import (
     VERSIONS,
     WORKERS,
 )
-
-BASE_TENANT = "*"
-BASE_ALIAS = "base"
 
 Locate = Callable[[str], str]
 
@@ -47,13 +51,20 @@ def read_revision(connection: Connection) -> int:
     return int(read_meta(connection, "revision") or 0)
 
 
-def load_snapshot(connection: Connection, locate: Locate = str) -> Snapshot:
+def load_snapshot(
+    connection: Connection, locate: Locate = str, held: Snapshot | None = None
+) -> Snapshot:
     """Read everything the serving path needs; consistent where the transaction is.
 
     `locate` turns the stored path of an artifact into one that workers can open. Keys are found
     by the SHA-256 (hex) of their secret. Retired versions are left out once no worker has them.
+    Where only placements have changed since `held`, only they are read.
     """
     revision = read_revision(connection)
+    catalog = int(read_meta(connection, "catalog") or revision)
+    if held is not None and held.catalog == catalog:
+        placements = MappingProxyType(_placements(connection))
+        return replace(held, revision=revision, placements=placements)
     versions = _versions(connection, locate)
     return Snapshot(
         revision=revision,
@@ -67,11 +78,12 @@ def load_snapshot(connection: Connection, locate: Locate = str) -> Snapshot:
         versions=MappingProxyType({(v.tenant, v.alias, v.number): v for v in versions.values()}),
         workers=MappingProxyType(
             {
-                row.name: WorkerSpec(row.name, row.url, row.kind)
+                row.name: spec_of(row)
                 for row in connection.execute(select(WORKERS).order_by(WORKERS.c.name))
             }
         ),
         placements=MappingProxyType(_placements(connection)),
+        catalog=catalog,
     )
 
 
@@ -102,14 +114,34 @@ def version_query() -> Select[Any]:
 def find_version(
     connection: Connection, tenant: str, alias: str, number: int, locate: Locate = str
 ) -> Version | None:
-    """Give the tenant's version of that number; the base model belongs to every tenant."""
+    """Give the tenant's version of that number; base models belong to every tenant."""
     query = version_query().where(
-        VERSIONS.c.tenant == owner_of(tenant, alias),
+        VERSIONS.c.tenant.in_((tenant, BASE_TENANT)),
         VERSIONS.c.alias == alias,
         VERSIONS.c.number == number,
     )
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(_own_first(query, VERSIONS)).first()
     return version_of(row, locate) if row is not None else None
+
+
+def base_of(connection: Connection, tenant: str, alias: str) -> Version:
+    """Give the base model of an alias's newest version, or the default one."""
+    newest = (
+        select(VERSIONS.c.base_model)
+        .where(VERSIONS.c.tenant == tenant, VERSIONS.c.alias == alias)
+        .order_by(VERSIONS.c.number.desc())
+        .limit(1)
+    )
+    wanted = model_name(connection.scalar(newest) or "")
+    query = version_query().where(VERSIONS.c.tenant == BASE_TENANT, VERSIONS.c.number == 0)
+    bases = {row.alias: version_of(row) for row in connection.execute(query)}
+    own = (base for base in bases.values() if model_name(base.base_model) == wanted)
+    return next(own, bases[BASE_ALIAS])
+
+
+def _own_first(query: Select[Any], table: Any) -> Select[Any]:
+    """Let a tenant's own name come before a base model's that was configured later."""
+    return query.order_by(table.c.tenant == BASE_TENANT).limit(1)
 
 
 def find_version_by_id(
@@ -156,15 +188,15 @@ def sha_in_use(connection: Connection, sha256: str) -> bool:
 def find_alias_row(connection: Connection, tenant: str, name: str) -> Row[Any] | None:
     """Give the alias's row as it stands, with the ids of its versions."""
     query = select(ALIASES).where(
-        ALIASES.c.tenant == owner_of(tenant, name), ALIASES.c.name == name
+        ALIASES.c.tenant.in_((tenant, BASE_TENANT)), ALIASES.c.name == name
     )
-    return connection.execute(query).one_or_none()
+    return connection.execute(_own_first(query, ALIASES)).first()
 
 
 def find_alias(
     connection: Connection, tenant: str, name: str, locate: Locate = str
 ) -> Alias | None:
-    """Give the tenant's alias of that name; `base` belongs to every tenant."""
+    """Give the tenant's alias of that name; base models belong to every tenant."""
     row = find_alias_row(connection, tenant, name)
     if row is None:
         return None
@@ -198,11 +230,6 @@ def read_reference(connection: Connection, version_id: int) -> Mapping[str, Any]
     return found
 
 
-def owner_of(tenant: str, alias: str) -> str:
-    """Give the tenant that owns an alias as `tenant` sees it: the base model is everyone's."""
-    return BASE_TENANT if alias == BASE_ALIAS else tenant
-
-
 def version_of(row: Row[Any], locate: Locate = str) -> Version:
     """Turn a row of `version_query` into a value."""
     return Version(
@@ -217,6 +244,7 @@ def version_of(row: Row[Any], locate: Locate = str) -> Version:
         state=VersionState(row.state),
         draining=row.draining_since_revision is not None,
         draining_since=row.draining_since_revision,
+        pinned=row.pinned or 0,
     )
 
 
@@ -230,6 +258,8 @@ def alias_of(row: Row[Any], versions: Mapping[int, Version]) -> Alias:
         candidate=versions.get(row.candidate_version_id),
         weight=row.weight,
         created=int(row.created_at),
+        options=AliasOptions.of(row.options) if row.options else NO_OPTIONS,
+        moved_at=row.moved_at or 0.0,
     )
 
 
@@ -263,6 +293,14 @@ def key_of(row: Row[Any]) -> Key:
 def key_info_of(row: Row[Any]) -> KeyInfo:
     """Turn a key's row into what is listed of it."""
     return KeyInfo(key_of(row), row.prefix, row.created_at, row.revoked_at)
+
+
+def spec_of(row: Row[Any]) -> WorkerSpec:
+    """Turn a worker's row into what was configured of it."""
+    told = row.options or {}
+    models = tuple(told.get("models", {}).items())
+    options = WorkerOptions(told.get("api_key_env"), models, told.get("base"))
+    return WorkerSpec(row.name, row.url, row.kind, options)
 
 
 def worker_of(row: Row[Any]) -> WorkerStatus:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,22 @@ from gateway.registry.errors import AliasNotFound, InvalidName, VersionNotFound
 from gateway.registry.fleet import Fleet
 from gateway.registry.keys import Keys
 from gateway.registry.names import check_name
+from gateway.registry.receiving import Draft, Source
 from gateway.registry.records import AliasDetail, AliasMove, Registered
-from gateway.registry.repository import BASE_ALIAS, BASE_TENANT
-from gateway.registry.snapshot import Alias, Snapshot, Version, VersionState
-from gateway.registry.storage import AdapterStorage, Draft, Source
+from gateway.registry.serving_options import ServingOptions
+from gateway.registry.snapshot import (
+    BASE_ALIAS,
+    Alias,
+    Snapshot,
+    Version,
+    VersionState,
+)
+from gateway.registry.storage import AdapterStorage, key_of, open_storage
 from gateway.registry.store import Clock
-from gateway.settings import GatewaySettings
+from gateway.settings import BaseModelSettings, GatewaySettings
 
 
-class Registry(Keys, Fleet):
+class Registry(Keys, Fleet, ServingOptions):
     """Every operation is one transaction, safe beside other processes, and blocks: use threads.
 
     Any of them raises `StoreUnavailable` when the database does not answer. `prepare` comes first,
@@ -37,18 +43,23 @@ class Registry(Keys, Fleet):
     def __init__(
         self,
         engine: Engine,
-        storage: AdapterStorage | Path,
+        storage: AdapterStorage | Path | str,
         *,
         base_model: str,
         base_model_path: Path | None = None,
         max_lora_rank: int = 16,
+        bases: Sequence[BaseModelSettings] = (),
         clock: Clock = server_time,
     ) -> None:
-        """Take what adapters must fit: the base model's name, its files where they are at hand."""
+        """Take what adapters must fit: the base models' names, their files where at hand."""
         super().__init__(engine, clock)
-        self._storage = storage if isinstance(storage, AdapterStorage) else AdapterStorage(storage)
-        shapes = BaseModelShapes(base_model_path) if base_model_path is not None else None
-        self._rules = Rules(base_model, max_lora_rank, shapes)
+        self._storage = open_storage(storage) if isinstance(storage, Path | str) else storage
+        models = [(BASE_ALIAS, base_model, base_model_path)]
+        models += [(base.name, base.model, base.path) for base in bases]
+        self._bases = {
+            name: Rules(model, max_lora_rank, BaseModelShapes(path) if path is not None else None)
+            for name, model, path in models
+        }
 
     @classmethod
     def from_settings(cls, settings: GatewaySettings) -> Registry:
@@ -59,6 +70,7 @@ class Registry(Keys, Fleet):
             base_model=settings.base_model,
             base_model_path=settings.base_model_path,
             max_lora_rank=settings.max_lora_rank,
+            bases=settings.bases,
         )
 
     @property
@@ -73,32 +85,17 @@ class Registry(Keys, Fleet):
     # -- start and snapshot ----------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Make what must always be there: revision, secret, base model. Again is the same."""
-        self._storage.sweep()
+        """Make what must always be there: revision, secret, base models. Again is the same."""
         with self._write() as connection:
             writes.put_meta_once(connection, "revision", "0")
             writes.put_meta_once(connection, "secret", secrets.token_hex(32))
         with self._change() as connection:
             now = self._clock(connection)
-            owner = {"tenant": BASE_TENANT, "created_at": now}
-            changed = writes.put_base_version(
-                connection,
-                {
-                    **owner,
-                    "alias": BASE_ALIAS,
-                    "number": 0,
-                    "sha256": hashlib.sha256(BASE_ALIAS.encode()).hexdigest(),
-                    "path": "",
-                    "manifest": {},
-                    "base_model": self._rules.base_model,
-                    "rank": 0,
-                    "state": VersionState.SERVING.value,
-                    "draining_since_revision": None,
-                },
-            )
-            base = lifecycle.need_version(connection, BASE_TENANT, BASE_ALIAS, 0)
-            alias = {**owner, "name": BASE_ALIAS, "stable_version_id": base.id}
-            if writes.insert_alias(connection, alias) or changed:
+            changed = [
+                lifecycle.put_base(connection, name, rules.base_model, now)
+                for name, rules in self._bases.items()
+            ]
+            if any(changed):
                 writes.bump_revision(connection)
 
     def secret(self) -> bytes:
@@ -114,10 +111,13 @@ class Registry(Keys, Fleet):
         with self._read() as connection:
             return repository.read_revision(connection)
 
-    def snapshot(self) -> Snapshot:
-        """Read one consistent view of everything that serving needs."""
+    def snapshot(self, held: Snapshot | None = None) -> Snapshot:
+        """Read one consistent view of everything that serving needs.
+
+        An older one that is `held` makes it cheap where only placements have changed since.
+        """
         with self._read() as connection:
-            return repository.load_snapshot(connection, self._storage.locate)
+            return repository.load_snapshot(connection, self._storage.locate, held)
 
     # -- versions --------------------------------------------------------------------------------
 
@@ -134,17 +134,18 @@ class Registry(Keys, Fleet):
         nothing is left behind then.
         """
         check_name(tenant, "tenant")
-        if check_name(alias) == BASE_ALIAS:
-            raise InvalidName(f"{BASE_ALIAS!r} is the base model's own name: choose another.")
+        if check_name(alias) in self._bases:
+            raise InvalidName(f"{alias!r} is a base model's own name: choose another.")
         with self._storage.receive(source) as draft:
-            facts = inspect(draft, self._rules)
+            facts = inspect(draft, *self._bases.values())
             return self._add_draft(tenant, alias, draft, facts, actor)
 
     def _add_draft(
         self, tenant: str, alias: str, draft: Draft, facts: AdapterFacts, actor: str
     ) -> Registered:
-        kept: str | None = None
         sha256 = draft.sha256
+        # An upload takes its time, and the transaction holds up everybody who writes.
+        key, fresh = self._storage.keep(draft)
         try:
             with self._change() as connection:
                 same = repository.find_same_bytes(
@@ -152,13 +153,16 @@ class Registry(Keys, Fleet):
                 )
                 if same is not None:
                     return Registered(same, created=False)
-                key, fresh = self._storage.keep(draft)
-                kept = key if fresh else None
                 version = self._insert(connection, tenant, alias, sha256, key, facts, actor)
+                if not self._storage.holds(key):
+                    raise Conflict(
+                        "The same files were registered at the same time, and discarded when that"
+                        " failed: send them again."
+                    )
             return Registered(version, created=True)
         except BaseException:
-            if kept is not None:
-                self._discard_unused(kept, sha256)
+            if fresh:
+                self._discard_unused(key, sha256)
             raise
 
     def _insert(
@@ -179,7 +183,7 @@ class Registry(Keys, Fleet):
             "sha256": sha256,
             "path": key,
             "manifest": facts.manifest,
-            "base_model": self._rules.base_model,
+            "base_model": facts.base_model,
             "rank": facts.rank,
             "state": VersionState.REGISTERED.value,
             "draining_since_revision": None,
@@ -214,6 +218,10 @@ class Registry(Keys, Fleet):
         if manifest is None:
             raise VersionNotFound
         return manifest
+
+    def read_file(self, version: Version, name: str) -> Iterator[bytes]:
+        """Give a file that a version's manifest names, in parts. Raises `StorageUnavailable`."""
+        return self._storage.read(key_of(version.sha256), name)
 
     def set_state(
         self, version_id: int, state: VersionState, reason: str = "", actor: str = ""
@@ -368,7 +376,7 @@ class Registry(Keys, Fleet):
         return found
 
     def latest_moves(self, tenant: str, name: str, most: int) -> tuple[AliasMove, ...]:
-        """Give the end of an alias's record, newest first. Raises `AliasNotFound`."""
+        """Give an alias's latest moves, newest first. Raises `AliasNotFound`."""
         with self._read() as connection:
             return details.latest_moves(connection, self._alias(connection, tenant, name), most)
 
@@ -381,12 +389,7 @@ class Registry(Keys, Fleet):
                 connection, self._alias(connection, tenant, name), self._storage.locate
             )
 
-    def describe_all(self, tenant: str) -> tuple[AliasDetail, ...]:
-        """Give every alias that the tenant sees, by name, as `describe` does."""
+    def overview(self, tenant: str) -> tuple[tuple[Alias, tuple[Version, ...]], ...]:
+        """Give every alias that the tenant sees with its versions, by name and number."""
         with self._read() as connection:
-            return tuple(
-                details.describe(
-                    connection, self._alias(connection, tenant, name), self._storage.locate
-                )
-                for name in details.alias_names(connection, tenant)
-            )
+            return details.overview(connection, tenant, self._storage.locate)

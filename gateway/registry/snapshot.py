@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
+
+BASE_TENANT = "*"
+BASE_ALIAS = "base"
+DEFAULT_TENANT = "default"
 
 
 class VersionState(StrEnum):
@@ -27,16 +31,19 @@ class Effect(StrEnum):
     NO_EFFECT = "no_effect"
     MISMATCH = "mismatch"
     UNDECIDABLE = "undecidable"
+    DECLARED = "declared"  # the operator says so, and this kind of worker cannot be measured
 
 
-_ROUTABLE = (Effect.EFFECTIVE, Effect.UNDECIDABLE)
+CALLABLE = frozenset({VersionState.CANDIDATE, VersionState.SERVING})
+_ROUTABLE = (Effect.EFFECTIVE, Effect.UNDECIDABLE, Effect.DECLARED)
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """One immutable adapter version; `number` 0 is the base model itself.
 
-    `draining` versions get no new calls; `draining_since` is the revision that said so.
+    `draining` versions get no new calls; `draining_since` is the revision that said so. `pinned` is
+    the number of workers that are to hold it whatever happens, 0 where it must make room.
     """
 
     id: int
@@ -50,6 +57,7 @@ class Version:
     state: VersionState
     draining: bool = False
     draining_since: int | None = None
+    pinned: int = 0
 
     @property
     def model(self) -> str:
@@ -68,11 +76,63 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class AliasOptions:
+    """What an alias brings along to each call; None leaves it to client and worker.
+
+    The first twelve are defaults of the request's fields. `fallback` names who answers, in this
+    order, where the alias's own version cannot: `support@3`, `base`, another alias.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: str | tuple[str, ...] | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    system_prompt: str | None = None
+    fallback: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that are set, as JSON has them."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values
+            if value not in (None, ())
+        }
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The defaults that are set, by the request's fields."""
+        given = self.given
+        return {name: given[name] for name in given.keys() - {"system_prompt", "fallback"}}
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> AliasOptions:
+        """Make the options again of what was `given`."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in given.items()
+        }
+        return cls(**values)
+
+
+NO_OPTIONS = AliasOptions()
+
+
+@dataclass(frozen=True, slots=True)
 class Alias:
-    """A name that apps call, and where it leads.
+    """A name that apps call, where it leads, and what it brings along.
 
     `stable` is None while nothing has been promoted. With a rollout, `candidate` gets `weight`
-    (0..1) of the callers.
+    (0..1) of the callers. `moved_at` is when it was last led elsewhere.
     """
 
     name: str
@@ -82,6 +142,8 @@ class Alias:
     candidate: Version | None = None
     weight: float = 0.0
     created: int = 0
+    options: AliasOptions = NO_OPTIONS
+    moved_at: float = 0.0
 
 
 Priority = Literal["high", "normal", "low"]
@@ -146,17 +208,35 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What else is configured of a worker.
+
+    `api_key_env` names the variable of the environment that holds its key: the key itself is kept
+    nowhere. `models` are pairs of what versions are called (`support@3`, `base`) and the worker's
+    own names for them. `base` is the alias of its base model where its list does not tell.
+    """
+
+    api_key_env: str | None = None
+    models: tuple[tuple[str, str], ...] = ()
+    base: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """A worker as configured: `url` without a trailing slash, `kind` such as `vllm`."""
 
     name: str
     url: str
     kind: str = "vllm"
+    options: WorkerOptions = WorkerOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One consistent view of keys, aliases, versions, workers and placements."""
+    """One consistent view of keys, aliases, versions, workers and placements.
+
+    `catalog` is the revision of the last change of anything but placements.
+    """
 
     revision: int
     keys: Mapping[str, Key]
@@ -166,3 +246,20 @@ class Snapshot:
     placements: Mapping[int, tuple[Placement, ...]] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    catalog: int = 0
+
+    def fallbacks(self, alias: Alias) -> tuple[Version, ...]:
+        """The versions that may answer in an alias's place, in order.
+
+        Another alias stands for its stable version. What has ended meanwhile, or leads nowhere
+        yet, is left out.
+        """
+        found = (self._named(alias.tenant, entry) for entry in alias.options.fallback)
+        return tuple(v for v in found if v is not None and v.state in CALLABLE and not v.draining)
+
+    def _named(self, tenant: str, entry: str) -> Version | None:
+        name, pinned, number = entry.partition("@")
+        alias = self.aliases.get((tenant, name)) or self.aliases.get((BASE_TENANT, name))
+        if alias is None or not pinned:
+            return alias.stable if alias is not None else None
+        return self.versions.get((alias.tenant, name, int(number)))

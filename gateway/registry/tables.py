@@ -32,7 +32,10 @@ class Base(DeclarativeBase):
 
 
 class MetaRow(Base):
-    """Single values: `revision` counts the changes that gateways must see, `secret` signs ids."""
+    """Single values: `revision` counts the changes that gateways must see, `secret` signs ids.
+
+    `catalog` is the revision of the last change of anything but placements.
+    """
 
     __tablename__ = "meta"
 
@@ -65,7 +68,7 @@ class KeyRow(Base):
 
 
 class VersionRow(Base):
-    """An adapter version; all but `state` and `draining_since_revision` never change."""
+    """An adapter version; all but `state`, `draining_since_revision` and `pinned` never change."""
 
     __tablename__ = "versions"
     __table_args__ = (
@@ -85,6 +88,19 @@ class VersionRow(Base):
     state: Mapped[str]
     draining_since_revision: Mapped[int | None]
     created_at: Mapped[float]
+    pinned: Mapped[int | None]
+
+
+class UseRow(Base):
+    """When a version was last called; its registration counts as a use.
+
+    No foreign key: a heartbeat must not fail over a version that a restored database lacks.
+    """
+
+    __tablename__ = "version_uses"
+
+    version_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    used_at: Mapped[float]
 
 
 class ReferenceRow(Base):
@@ -112,6 +128,8 @@ class AliasRow(Base):
     candidate_version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     weight: Mapped[float]
     created_at: Mapped[float]
+    options: Mapped[dict[str, Any] | None]
+    moved_at: Mapped[float | None]
 
 
 class VersionEvent(Base):
@@ -129,7 +147,7 @@ class VersionEvent(Base):
 
 
 class AliasEvent(Base):
-    """A move of an alias (promote, rollback, rollout); append-only."""
+    """A move of an alias (promote, rollback, rollout), or new options of it; append-only."""
 
     __tablename__ = "alias_events"
 
@@ -152,6 +170,7 @@ class WorkerRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     url: Mapped[str]
     kind: Mapped[str]
+    options: Mapped[dict[str, Any] | None]
     boot: Mapped[str]
     healthy: Mapped[bool]
     detail: Mapped[str]
@@ -173,7 +192,7 @@ class PlacementRow(Base):
 
 
 class GatewayRow(Base):
-    """A gateway's heartbeat: the revision it routes by, and unroutable names still in flight."""
+    """A gateway's heartbeat: the revision it routes by, and where it has calls in flight."""
 
     __tablename__ = "gateways"
 
@@ -197,6 +216,7 @@ class LeaseRow(Base):
 META = Base.metadata.tables["meta"]
 KEYS = Base.metadata.tables["api_keys"]
 VERSIONS = Base.metadata.tables["versions"]
+USES = Base.metadata.tables["version_uses"]
 REFERENCES = Base.metadata.tables["version_references"]
 VERSION_EVENTS = Base.metadata.tables["version_events"]
 ALIASES = Base.metadata.tables["aliases"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, insert, literal, or_, select, update
@@ -10,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.registry.notices import notify
 from gateway.registry.repository import read_meta
-from gateway.registry.snapshot import Placement, VersionState
+from gateway.registry.snapshot import Placement, VersionState, WorkerSpec
 from gateway.registry.tables import (
     ALIAS_EVENTS,
     ALIASES,
@@ -20,6 +21,7 @@ from gateway.registry.tables import (
     META,
     PLACEMENTS,
     REFERENCES,
+    USES,
     VERSION_EVENTS,
     VERSIONS,
     WORKERS,
@@ -34,10 +36,12 @@ def lock_revision(connection: Connection) -> None:
     connection.execute(query.with_for_update()).one_or_none()
 
 
-def bump_revision(connection: Connection) -> int:
+def bump_revision(connection: Connection, *, placements_only: bool = False) -> int:
     """Tell gateways that something changed, and give the new revision."""
     revision = int(read_meta(connection, "revision") or 0) + 1
-    upsert(connection, META, {"key": "revision"}, {"value": str(revision)})
+    names = ("revision",) if placements_only else ("revision", "catalog")
+    for name in names:
+        upsert(connection, META, {"key": name}, {"value": str(revision)})
     notify(connection)
     return revision
 
@@ -62,7 +66,40 @@ def insert_version(
         actor,
         values["created_at"],
     )
+    put_uses(connection, {version_id: values["created_at"]})
     return version_id
+
+
+def put_uses(connection: Connection, used_at: Mapping[int, float]) -> None:
+    """Note when versions were last used, in one statement; the latest time stays."""
+    if not used_at:
+        return
+    # In order of ids: two gateways that note the same versions cannot lock each other out.
+    rows = [{"version_id": key, "used_at": used_at[key]} for key in sorted(used_at)]
+    statement = _insert(connection, USES).values(rows)
+    newer = statement.excluded.used_at
+    statement = statement.on_conflict_do_update(
+        index_elements=["version_id"],
+        set_={"used_at": newer},
+        where=newer > USES.c.used_at,
+    )
+    connection.execute(statement)
+
+
+def pin_version(
+    connection: Connection,
+    version_id: int,
+    tenant: str,
+    state: VersionState,
+    *,
+    replicas: int | None,
+    actor: str,
+    now: float,
+) -> None:
+    """Say how many workers are to hold a version whatever happens; None: it may make room."""
+    connection.execute(update(VERSIONS).where(VERSIONS.c.id == version_id).values(pinned=replicas))
+    reason = f"pinned to {replicas} workers" if replicas else "no longer pinned"
+    _record_state(connection, version_id, tenant, state.value, reason, actor, now)
 
 
 def update_state(
@@ -76,13 +113,11 @@ def update_state(
     now: float,
     revision: int,
 ) -> None:
-    """Move a version to `state`; one that has ended drains from `revision` on."""
-    draining = revision if state in ENDED else None
-    connection.execute(
-        update(VERSIONS)
-        .where(VERSIONS.c.id == version_id)
-        .values(state=state.value, draining_since_revision=draining)
-    )
+    """Move a version to `state`; one that has ended drains from `revision` on, and has no pin."""
+    values: dict[str, Any] = {"state": state.value, "draining_since_revision": None}
+    if state in ENDED:
+        values |= {"draining_since_revision": revision, "pinned": None}
+    connection.execute(update(VERSIONS).where(VERSIONS.c.id == version_id).values(**values))
     _record_state(connection, version_id, tenant, state.value, reason, actor, now)
 
 
@@ -106,7 +141,7 @@ def put_base_version(connection: Connection, values: Mapping[str, Any]) -> bool:
     """Keep the base model's version 0, with its present name; whether anything changed."""
     if insert_once(connection, VERSIONS, values):
         return True
-    base = (VERSIONS.c.tenant == values["tenant"], VERSIONS.c.number == values["number"])
+    base = [VERSIONS.c[name] == values[name] for name in ("tenant", "alias", "number")]
     changed = connection.execute(
         update(VERSIONS)
         .where(*base, VERSIONS.c.base_model != values["base_model"])
@@ -140,6 +175,7 @@ def move_alias(
     previous: int | None,
     candidate: int | None = None,
     weight: float = 0.0,
+    now: float,
 ) -> None:
     """Set all that an alias leads to."""
     connection.execute(
@@ -150,8 +186,15 @@ def move_alias(
             previous_version_id=previous,
             candidate_version_id=candidate,
             weight=weight,
+            moved_at=now,
         )
     )
+
+
+def set_options(connection: Connection, alias_id: int, given: Mapping[str, Any]) -> None:
+    """Replace what an alias brings along."""
+    statement = update(ALIASES).where(ALIASES.c.id == alias_id)
+    connection.execute(statement.values(options=dict(given) or None))
 
 
 def record_move(connection: Connection, values: Mapping[str, Any]) -> None:
@@ -199,11 +242,13 @@ def delete_placements(connection: Connection, *conditions: Any) -> bool:
     return connection.execute(delete(PLACEMENTS).where(*conditions)).rowcount > 0
 
 
-def put_worker(connection: Connection, name: str, url: str, kind: str) -> None:
+def put_worker(connection: Connection, spec: WorkerSpec) -> None:
     """Add a worker, not yet seen, or give a known one its present address."""
     fresh = {"boot": "", "healthy": False, "detail": "", "metrics": None, "seen_at": None}
-    insert_once(connection, WORKERS, {"name": name, "url": url, "kind": kind, **fresh})
-    connection.execute(update(WORKERS).where(WORKERS.c.name == name).values(url=url, kind=kind))
+    options = asdict(spec.options) | {"models": dict(spec.options.models)}
+    told = {"url": spec.url, "kind": spec.kind, "options": options}
+    insert_once(connection, WORKERS, {"name": spec.name, **told, **fresh})
+    connection.execute(update(WORKERS).where(WORKERS.c.name == spec.name).values(**told))
 
 
 def update_worker(connection: Connection, name: str, values: Mapping[str, Any]) -> None:

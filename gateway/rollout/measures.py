@@ -37,8 +37,12 @@ class Since:
     at: float
 
     def of(self, *versions: Version) -> Any:
-        """Give the condition for these versions' answers."""
+        """Give the condition for these versions' answers.
+
+        What a version answers in another's place counts for neither: its callers were not drawn.
+        """
         return and_(
+            CAPTURES.c.fallback.is_(None),
             CAPTURES.c.tenant == self.alias.tenant,
             CAPTURES.c.alias == self.alias.name,
             CAPTURES.c.started >= self.at,

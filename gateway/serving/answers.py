@@ -103,9 +103,10 @@ class _BareChatChoice(msgspec.Struct):
 
 
 class _CompletionLogprobs(msgspec.Struct):
-    tokens: list[str]
-    token_logprobs: list[float | None]
+    tokens: list[str] = []
+    token_logprobs: list[float | None] = []
     top_logprobs: list[dict[str, float] | None] | None = None
+    content: list[Token] | None = None  # llama.cpp writes them as in a chat
 
 
 class _CompletionChoice(msgspec.Struct):
@@ -232,6 +233,8 @@ def parse_completion(data: bytes, bare: bool) -> Parsed:
 
 
 def _completion_tokens(logprobs: _CompletionLogprobs, bare: bool) -> Sequence[Token | BareToken]:
+    if logprobs.content is not None:
+        return logprobs.content
     # The first token of an echoed prompt has no logprob: 0 keeps the positions aligned.
     pairs = [
         (token, 0.0 if value is None else value)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.registry.snapshot import Key, Version
+from gateway.serving.dialects import translated
 from gateway.serving.queue import lowered
 from gateway.serving.requests import ChatRequest, CompletionRequest
 from gateway.serving.router import Target
@@ -65,7 +66,7 @@ class Call:
         most = request.max_tokens
         if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
             most = request.max_completion_tokens
-        return len(self.asked) // 4 + (most or _TYPICAL_ANSWER) * (request.n or 1)
+        return len(self.asked) // 4 + (most or _TYPICAL_ANSWER) * self.expected_choices
 
     @property
     def is_chat(self) -> bool:
@@ -75,12 +76,17 @@ class Call:
 
 @dataclass(slots=True)
 class Draft:
-    """The record of a call while it is being made; mutable, and owned by one request."""
+    """The record of a call while it is being made; mutable, and owned by one request.
+
+    `version` answers: the one that was `wanted`, which is None then, or one of its `fallbacks`.
+    """
 
     call: Call
     version: Version
     id: str
     standing: Standing
+    fallbacks: list[Version] = field(default_factory=list)
+    wanted: Version | None = None
     started: float = field(default_factory=time.time)
     clock: float = field(default_factory=time.monotonic)
     first_token: float | None = None
@@ -122,11 +128,20 @@ class Draft:
 
     def body_for(self, target: Target) -> bytes:
         """Give the request as this worker is to get it."""
-        return self.body.replace(_MODEL_MARK, _encode(target.name), 1)
+        if target.worker.kind == "vllm":
+            return self.body.replace(_MODEL_MARK, _encode(target.name), 1)
+        return translated(self.call.request, target.worker.kind, target.ask)
 
     def tries(self, target: Target, turn: Turn) -> None:
         """Note the worker that is asked now; what another one said before is void."""
         self.target, self.turn = target, turn
+
+    def falls_back(self, version: Version, response_id: str) -> None:
+        """Let another version answer; what workers said under the one before is void."""
+        self.wanted = self.wanted or self.version
+        self.version, self.id = version, response_id
+        self.target = self.turn = self.first_token = None
+        self.refusals = 0
 
     @property
     def elapsed(self) -> float:

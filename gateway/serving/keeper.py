@@ -14,10 +14,15 @@ from gateway.serving.router import Router
 logger = logging.getLogger(__name__)
 
 _POLL = 0.5
+_SOON = 0.1
 
 
 class SnapshotKeeper:
-    """Reads the registry's revision twice a second or when told to, and what has changed."""
+    """Reads the registry's revision twice a second or when told to, and what has changed.
+
+    While calls wait for an adapter it does so ten times a second: the controller must learn of
+    them, and they of what it did.
+    """
 
     def __init__(self, registry: Registry, router: Router, gateway_id: str) -> None:
         self.secret: bytes | None = None
@@ -28,6 +33,7 @@ class SnapshotKeeper:
         self._lock = asyncio.Lock()
         self._answered = asyncio.Event()
         self._told = asyncio.Event()
+        router.when_hungry(self.wake)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -50,7 +56,7 @@ class SnapshotKeeper:
             revision = await asyncio.to_thread(self._registry.revision)
             held = self._router.snapshot
             if held is None or held.revision != revision:
-                self._router.update(await asyncio.to_thread(self._registry.snapshot))
+                self._router.update(await asyncio.to_thread(self._registry.snapshot, held))
             self._answered.set()
 
     async def run(self) -> None:
@@ -69,16 +75,18 @@ class SnapshotKeeper:
             await self._pause()
 
     def wake(self) -> None:
-        """Have the registry read now: something has changed."""
+        """Have the registry read now: something has changed, or is needed."""
         self._told.set()
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(_POLL):
+            async with asyncio.timeout(_SOON if self._router.hungry else _POLL):
                 await self._told.wait()
         self._told.clear()
 
     async def _beat(self) -> None:
         revision = self.snapshot.revision
+        self._router.note_running()
         busy = self._router.busy()
-        await asyncio.to_thread(self._registry.heartbeat, self._id, revision, busy)
+        with self._router.uses.telling() as used:
+            await asyncio.to_thread(self._registry.heartbeat, self._id, revision, busy, used=used)

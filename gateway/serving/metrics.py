@@ -31,24 +31,35 @@ class Metrics:
         self._requests: Counter[tuple[str, int]] = Counter()
         self._tokens: Counter[tuple[str, str]] = Counter()
         self._guarded: Counter[tuple[str, str]] = Counter()
+        self._fallbacks: Counter[tuple[str, str]] = Counter()
         self._seconds: dict[str, Seconds] = {}
 
     def request(self, route: str, status: int) -> None:
         """Count a request; `status` 499 stands for a client that went away."""
         self._requests[route, status] += 1
 
+    def passed(self, route: str, model: str, tokens: int, seconds: float) -> None:
+        """Count the tokens and the time of a call that passed through."""
+        self._tokens[model, "prompt"] += tokens
+        self._observe(route, seconds)
+
     def answered(self, draft: Draft) -> None:
-        """Count an answer's tokens, time and guard decisions."""
+        """Count an answer's tokens, time and guard decisions, and in whose place it was given."""
+        if draft.wanted is not None:
+            self._fallbacks[draft.wanted.model, draft.model] += 1
         if draft.turn is not None:
             usage = draft.turn.total
             self._tokens[draft.model, "prompt"] += usage.prompt_tokens
             self._tokens[draft.model, "completion"] += usage.completion_tokens
-        seconds = self._seconds.get(draft.call.route)
-        if seconds is None:
-            seconds = self._seconds[draft.call.route] = Seconds()
-        seconds.observe(draft.elapsed)
+        self._observe(draft.call.route, draft.elapsed)
         for entry in draft.audit:
             self._guarded[entry.guard, entry.action] += 1
+
+    def _observe(self, route: str, seconds: float) -> None:
+        histogram = self._seconds.get(route)
+        if histogram is None:
+            histogram = self._seconds[route] = Seconds()
+        histogram.observe(seconds)
 
     def page(self, in_flight: int, outbox: Mapping[str, float], router: Router | None) -> bytes:
         """Give the page that Prometheus scrapes; `outbox` tells records by their fate."""
@@ -71,6 +82,13 @@ class Metrics:
         )
         for labels, count in self._guarded.items():
             guarded.add_metric(labels, count)
+        fallbacks = CounterMetricFamily(
+            "adapterloop_fallbacks",
+            "Answers that another version gave",
+            labels=["wanted", "answered"],
+        )
+        for models, count in self._fallbacks.items():
+            fallbacks.add_metric(models, count)
         seconds = HistogramMetricFamily(
             "adapterloop_answer_seconds", "Seconds from request to end of answer", labels=["route"]
         )
@@ -80,11 +98,11 @@ class Metrics:
         for fate, number in outbox.items():
             waiting.add_metric([fate], number)
         now = GaugeMetricFamily("adapterloop_in_flight", "Calls now", value=in_flight)
-        return [requests, tokens, guarded, seconds, waiting, now]
+        return [requests, tokens, guarded, fallbacks, seconds, waiting, now]
 
 
 def router_families(router: Router) -> list[Metric]:
-    """Tell of calls that wait, of workers that are full or failing, and of retries."""
+    """Tell of calls that wait, of workers that are full or failing, of retries, of adapters."""
     queued = HistogramMetricFamily(
         "adapterloop_queue_seconds", "Seconds in the queue, by how it ended", labels=["end"]
     )
@@ -104,7 +122,12 @@ def router_families(router: Router) -> list[Metric]:
     retries = CounterMetricFamily("adapterloop_retries", "By outcome", labels=["outcome"])
     retries.add_metric(["made"], router.retries.made)
     retries.add_metric(["refused"], router.retries.refused)
-    return [queued, waiting, full, circuits, retries]
+    adapters = CounterMetricFamily(
+        "adapterloop_adapter_calls", "Calls by where their adapter was", labels=["found"]
+    )
+    for where, calls in router.found.items():
+        adapters.add_metric([where], calls)
+    return [queued, waiting, full, circuits, retries, adapters]
 
 
 _REQUEST = ["route", "status"]

@@ -7,9 +7,10 @@ relay -> output guards -> confidence -> record.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.errors import (
     GatewayError,
@@ -18,10 +19,12 @@ from gateway.errors import (
     Saturated,
     UpstreamFailed,
 )
+from gateway.registry.snapshot import Version
 from gateway.serving.call import Call, Draft
 from gateway.serving.events import Event
 from gateway.serving.ids import mint
 from gateway.serving.keeper import SnapshotKeeper
+from gateway.serving.options import apply
 from gateway.serving.prompts import InputQuestion
 from gateway.serving.recorder import Recorder
 from gateway.serving.relay import ModelLost, Reader, WorkerRefused
@@ -36,6 +39,8 @@ from guardrails.errors import GuardUnavailable
 from guardrails.policy import Policy
 from guardrails.policy_book import PolicyBook
 from guardrails.stream import OutputGuard
+
+logger = logging.getLogger(__name__)
 
 Emit = Callable[[list[Event]], Awaitable[None]]
 _REFUSALS = 2
@@ -60,8 +65,15 @@ def begin(call: Call, deps: Deps) -> Draft:
     snapshot = deps.keeper.snapshot
     alias = alias_of(call.model, call.key, snapshot)
     version = resolve(call.model, alias, call.session, snapshot)
-    response_id = mint(call.id_prefix, deps.secret, call.key.tenant, version.id)
-    return Draft(call, version, response_id, call.standing)
+    apply(alias.options, call)
+    # Who pins a version wants that one or none.
+    fallbacks = [] if "@" in call.model else snapshot.fallbacks(alias)
+    others = [other for other in fallbacks if other.id != version.id]
+    return Draft(call, version, _id_for(version, call, deps), call.standing, others)
+
+
+def _id_for(version: Version, call: Call, deps: Deps) -> str:
+    return mint(call.id_prefix, deps.secret, call.key.tenant, version.id)
 
 
 async def complete(draft: Draft, deps: Deps, emit: Emit) -> None:
@@ -73,8 +85,6 @@ async def complete(draft: Draft, deps: Deps, emit: Emit) -> None:
     """
     policy = deps.policies.policy_for(draft.alias, str(draft.call.key.id))
     question = InputQuestion(draft, policy, deps.judge)
-    deadline = asyncio.get_running_loop().time() + deps.settings.timeouts.worker_wait
-    avoid: dict[str, Observed | None] = {}
 
     async def send(events: list[Event]) -> None:
         if not draft.sent:
@@ -87,10 +97,10 @@ async def complete(draft: Draft, deps: Deps, emit: Emit) -> None:
         draft.encode()
         while True:
             try:
-                await _attempt(draft, policy, deadline, avoid, deps, send)
+                await _serve(draft, policy, deps, send)
                 break
-            except UpstreamError as error:
-                _consider(draft, error, avoid, deps)
+            except (NoWorker, Saturated, UpstreamFailed) as error:
+                _fall_back(draft, error, deps)
         draft.outcome = "ok"
     except GuardUnavailable as error:
         draft.outcome = GuardsUnavailable.code or ""
@@ -110,6 +120,42 @@ def _outcome(draft: Draft, error: GatewayError) -> str:
     if isinstance(error, NoWorker | Saturated) and draft.refusals:
         return UpstreamFailed.code
     return error.code or error.type
+
+
+async def _serve(draft: Draft, policy: Policy, deps: Deps, send: Emit) -> None:
+    """Have the draft's version answer, on another worker too while nothing was sent.
+
+    Raises `NoWorker`, `Saturated` and `UpstreamFailed`.
+    """
+    deadline = asyncio.get_running_loop().time() + _patience(draft, deps)
+    avoid: dict[str, Observed | None] = {}
+    while True:
+        try:
+            return await _attempt(draft, policy, deadline, avoid, deps, send)
+        except UpstreamError as error:
+            _consider(draft, error, avoid, deps)
+
+
+def _patience(draft: Draft, deps: Deps) -> float:
+    """Give the seconds to wait for a worker: few where another version could answer now."""
+    timeouts, router = deps.settings.timeouts, deps.router
+    if any(router.ready(version) for version in draft.fallbacks):
+        return timeouts.fallback_wait if router.expects(draft.version) else 0.0
+    return timeouts.worker_wait if draft.wanted is None else timeouts.fallback_wait
+
+
+def _fall_back(draft: Draft, error: NoWorker | Saturated | UpstreamFailed, deps: Deps) -> None:
+    """Go on with the alias's next fallback; raises `error` where there is none, or too late."""
+    if draft.sent or not draft.fallbacks:
+        raise error
+    outcome = _outcome(draft, error)
+    if outcome == UpstreamFailed.code:
+        # A record of its own, as without a fallback: the failure is that version's. The guards'
+        # findings go with the answer, lest one question be reviewed twice.
+        deps.recorder.put(replace(draft, outcome=outcome, audit=[]))
+    version = draft.fallbacks.pop(0)
+    logger.info("%s answers in the place of %s: %s", version.model, draft.model, error)
+    draft.falls_back(version, _id_for(version, draft.call, deps))
 
 
 async def _attempt(

@@ -8,12 +8,11 @@ import logging
 import msgspec
 
 from gateway.errors import GatewayError
-from gateway.registry.snapshot import Key
+from gateway.registry.snapshot import BASE_TENANT, Key
 from gateway.serving.call import Call
 from gateway.serving.events import Event
 from gateway.serving.pipeline import Deps, begin, complete
 from gateway.serving.requests import ChatRequest, Message
-from gateway.serving.resolve import SHARED
 from gateway.serving.state import Serving
 from guardrails.errors import GuardUnavailable
 
@@ -21,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 _SELF = Key(
     id=0,
-    tenant=SHARED,
+    tenant=BASE_TENANT,
     owner="readiness",
     role="app",
     aliases=None,

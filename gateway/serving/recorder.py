@@ -9,7 +9,7 @@ import msgspec
 
 from feedback.outbox import Outbox
 from feedback.sealing import Seal
-from feedback.types import Capture, CapturedChoice
+from feedback.types import Capture, CapturedChoice, Fallback
 from gateway.serving.call import Draft
 from gateway.serving.turn import ChoiceState
 
@@ -65,6 +65,7 @@ def capture_of(draft: Draft) -> Capture:
         audit=draft.audit,
         request_id=call.request_id,
         session=call.session,
+        fallback=Fallback(draft.wanted.model, draft.model) if draft.wanted else None,
     )
 
 

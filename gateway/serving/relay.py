@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 
 _DONE = b"[DONE]"
 _TOO_LONG = re.compile(
-    r"maximum (context|model) length|longer than the maximum|max_model_len", re.IGNORECASE
+    r"maximum (context|model) length|longer than the maximum|max_model_len"
+    r"|exceeds the available context",
+    re.IGNORECASE,
 )
 
 
@@ -51,14 +53,14 @@ class Reader:
         """Give the whole of a unary answer."""
         body = await self._answer.read()
         if self._answer.status != 200:
-            raise _refusal(self._answer.status, body, self._target, self._model)
+            raise refusal(self._answer.status, body, self._target, self._model)
         return self._read(body)
 
     async def events(self) -> AsyncGenerator[Parsed, None]:
         """Give each event of a stream."""
         if self._answer.status != 200:
             body = await self._answer.read()
-            raise _refusal(self._answer.status, body, self._target, self._model)
+            raise refusal(self._answer.status, body, self._target, self._model)
         async for data in self._answer.events():
             if data == _DONE:
                 return
@@ -80,16 +82,19 @@ class Reader:
         return message
 
 
-def _refusal(status: int, body: bytes, target: Target, model: str) -> Exception:
+def refusal(status: int, body: bytes, target: Target, model: str) -> Exception:
+    """Give the error for a worker's answer that is none."""
     return _failure(status, parse_error(status, body).message, target, model)
 
 
 def _failure(status: int, message: str, target: Target, model: str) -> Exception:
-    """Tell the client's faults from the worker's; the worker-side name never shows."""
-    message = message.replace(target.name, model)[:2000]
+    """Tell the client's faults from the worker's; the worker-side names never show."""
+    for name in filter(None, (target.name, target.ask.model)):
+        message = message.replace(name, model)
+    message = message[:2000]
     if status == 404:
         return ModelLost("the worker does not know the model")
-    if status >= 500:
+    if status >= 500 or status in (401, 403):  # it takes no key, or not the one it got of us
         return WorkerRefused(f"the worker answered {status}")
     if status == 429:
         return Overloaded("The worker takes no more calls right now: try again shortly.")

@@ -6,10 +6,15 @@ import hashlib
 import random
 
 from gateway.errors import ModelNotFound, NoWorker
-from gateway.registry.snapshot import Alias, Key, Snapshot, Version, VersionState
-
-_CALLABLE = frozenset({VersionState.CANDIDATE, VersionState.SERVING})
-SHARED = "*"
+from gateway.registry.snapshot import (
+    BASE_TENANT,
+    CALLABLE,
+    Alias,
+    Key,
+    Snapshot,
+    Version,
+    VersionState,
+)
 
 
 def alias_of(model: str, key: Key, snapshot: Snapshot) -> Alias:
@@ -18,7 +23,7 @@ def alias_of(model: str, key: Key, snapshot: Snapshot) -> Alias:
     Raises `ModelNotFound` for what does not exist and for what the key may not call, alike.
     """
     name = model.partition("@")[0]
-    alias = snapshot.aliases.get((key.tenant, name)) or snapshot.aliases.get((SHARED, name))
+    alias = snapshot.aliases.get((key.tenant, name)) or snapshot.aliases.get((BASE_TENANT, name))
     if alias is None or (key.aliases is not None and name not in key.aliases):
         raise _unknown(model)
     return alias
@@ -47,13 +52,13 @@ def resolve(model: str, alias: Alias, session: str | None, snapshot: Snapshot) -
 def _pinned(model: str, alias: Alias, number: str, snapshot: Snapshot) -> Version:
     if not (number.isascii() and number.isdigit() and len(number) < 10):
         raise _unknown(model)
-    if int(number) == 0 and alias.tenant != SHARED:
+    if int(number) == 0 and alias.tenant != BASE_TENANT:
         version = _base_of(alias)
     else:
         version = snapshot.versions.get((alias.tenant, alias.name, int(number)))
     if version is None or version.draining:
         raise _unknown(model)
-    if version.is_base or version.state in _CALLABLE:
+    if version.is_base or version.state in CALLABLE:
         return version
     if version.state in (VersionState.REGISTERED, VersionState.VERIFYING):
         raise NoWorker(f"The model '{model}' is being loaded and verified: try again shortly.")

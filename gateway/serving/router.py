@@ -10,17 +10,23 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from gateway.choose import able_workers, choose, served_name
 from gateway.errors import GatewayError, NoWorker
+from gateway.registry.records import in_flight
 from gateway.registry.snapshot import Placement, Snapshot, Version, WorkerSpec
+from gateway.rendezvous import number, weight
 from gateway.serving.breaker import Breakers, State
 from gateway.serving.full import FullWorkers
 from gateway.serving.retries import RetryBudget
+from gateway.serving.uses import Uses
 from gateway.serving.waiting import Standing, WaitingRoom
 from gateway.settings import QueueSettings
+from gateway.workers.admin import Ask
 from gateway.workers.loader import Loader
 from gateway.workers.probe import Observed, WorkerWatch
 
@@ -32,14 +38,23 @@ _STALE_S = 0.25
 
 
 class Target(NamedTuple):
-    """A worker, and the name under which it knows the version."""
+    """A worker, the name under which it knows the version, and the fields that choose it there.
+
+    The base model has no id here.
+    """
 
     worker: WorkerSpec
     name: str
+    ask: Ask
+    version_id: int | None
 
 
 class Router:
-    """Chooses workers for versions over the latest snapshot and observations."""
+    """Chooses workers for versions over the latest snapshot and observations.
+
+    `uses` tells the registry what was called. `found` counts calls for adapters by whether a worker
+    had the version when they came (`resident`), while they waited (`loaded`), or not (`none`).
+    """
 
     def __init__(
         self,
@@ -49,29 +64,53 @@ class Router:
         settings: QueueSettings,
     ) -> None:
         self.snapshot: Snapshot | None = None
+        self.uses = Uses()
         self.per_worker: Counter[str] = Counter()
-        self.per_version: Counter[str] = Counter()
+        self.found: Counter[str] = Counter()
         self.queue: WaitingRoom[Target] = WaitingRoom(settings, self.end)
         self.retries = RetryBudget()
         self._full = FullWorkers(settings)
         self._breakers = Breakers()
+        self._waiting = 0
+        self._when_hungry: Callable[[], None] = lambda: None
+        self._calls: Counter[Target] = Counter()
         self._watch = watch
         self._loader = loader
         self._group = group
-        self._loading: set[tuple[str, int]] = set()
+        self._loading: set[int] = set()
         watch.on_seen = self._read
 
     def update(self, snapshot: Snapshot) -> None:
-        """Route by this snapshot from now on."""
-        self.snapshot = snapshot
-        self._watch.set_workers(snapshot.workers.values())
-        self._full.keep(snapshot.workers)
-        self._breakers.keep(snapshot.workers)
+        """Route by this snapshot from now on; workers that have something new are probed."""
+        before, self.snapshot = self.snapshot, snapshot
+        if before is None or dict(before.workers) != dict(snapshot.workers):
+            self._watch.set_workers(snapshot.workers.values())
+            self._full.keep(snapshot.workers)
+            self._breakers.keep(snapshot.workers)
+        else:
+            for worker in _gained(before, snapshot):
+                self._watch.suspect(worker)
+            self._watch.notify()
         self.queue.serve()
 
     def busy(self) -> list[str]:
-        """Worker-side names that have calls in flight here."""
-        return [name for name, count in self.per_version.items() if count > 0]
+        """Where calls are in flight, as heartbeats tell it."""
+        return [in_flight(target.worker.name, target.name) for target in self._calls]
+
+    def note_running(self) -> None:
+        """A version with calls in flight is in use, however long ago they came."""
+        for target in self._calls:
+            if target.version_id is not None:
+                self.uses.note(target.version_id)
+
+    @property
+    def hungry(self) -> bool:
+        """Whether calls wait for an adapter."""
+        return self._waiting > 0
+
+    def when_hungry(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called each time that a call has to wait for an adapter."""
+        self._when_hungry = tell
 
     def suspect(self, worker: str) -> None:
         """Have a worker probed that failed a call."""
@@ -92,20 +131,35 @@ class Router:
         then: they count again once something newer is known of them (None: never again). Raises
         `NoWorker`, or `Saturated`.
         """
-        loop = asyncio.get_running_loop()
-
-        def find() -> Target | None:
-            target = self._pick(version, session, avoid)
-            if target is not None:
-                self._take(target)
+        if self.queue:
+            self.queue.serve()  # nobody who comes now goes before them
+        target = self._find(version, session, avoid)
+        if version.is_base:
+            return target or await self._wait(version, session, deadline, avoid, standing)
+        self.uses.note(version.id)
+        if target is not None or self._able(version, avoid):
+            self._count("resident", avoid)
+            return target or await self._wait(version, session, deadline, avoid, standing)
+        with self._starving():
+            try:
+                target = await self._wait(version, session, deadline, avoid, standing)
+            except NoWorker:
+                self._count("none", avoid)
+                raise
+            self._count("loaded", avoid)
             return target
 
-        while True:
-            if self.queue:
-                self.queue.serve()  # nobody who comes now goes before them
-            target = find()
-            if target is not None:
-                return target
+    async def _wait(
+        self,
+        version: Version,
+        session: str,
+        deadline: float,
+        avoid: Mapping[str, Observed | None],
+        standing: Standing,
+    ) -> Target:
+        loop = asyncio.get_running_loop()
+        find = partial(self._find, version, session, avoid)
+        while (target := find()) is None:
             if self._able(version, avoid):
                 self._ask_again()
                 return await self.queue.wait(find, (version.id, frozenset(avoid)), standing)
@@ -115,6 +169,26 @@ class Router:
                 raise NoWorker(
                     f"No worker that serves '{version.model}' is ready: try again shortly."
                 )
+        return target
+
+    @contextmanager
+    def _starving(self) -> Iterator[None]:
+        """A call waits for an adapter: the registry is to be told, and asked, sooner."""
+        self._waiting += 1
+        self._when_hungry()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+    def ready(self, version: Version) -> bool:
+        """Whether a call to the version could go out now."""
+        return self._pick(version, "", {}) is not None
+
+    def expects(self, version: Version) -> bool:
+        """Whether waiting may help: a worker was proven for the version, or it is being loaded."""
+        placed = any(placement.routable for placement in self._placements(version))
+        return version.is_base or placed or version.id in self._loading
 
     def end(self, target: Target, answered: bool | None = None) -> None:
         """Count a call that is over.
@@ -124,9 +198,9 @@ class Router:
         """
         worker = target.worker.name
         self.per_worker[worker] -= 1
-        self.per_version[target.name] -= 1
-        if not self.per_version[target.name]:
-            del self.per_version[target.name]
+        self._calls[target] -= 1
+        if not self._calls[target]:
+            del self._calls[target]
         self._full.count(worker, self.per_worker[worker])
         if answered:
             self._breakers.answered(worker, time.monotonic())
@@ -151,15 +225,6 @@ class Router:
         names = self.snapshot.workers if self.snapshot else ()
         return {name: states.get(name, State.CLOSED) for name in names}
 
-    def _take(self, target: Target) -> None:
-        """Count a call that goes out."""
-        worker, now = target.worker.name, time.monotonic()
-        self.per_worker[worker] += 1
-        self.per_version[target.name] += 1
-        self._full.count(worker, self.per_worker[worker])
-        self._breakers.tried(worker, now)
-        self.retries.tried(now)
-
     def _read(self, seen: Observed) -> None:
         """Take note of what a worker said of itself."""
         if seen.boot:
@@ -175,8 +240,27 @@ class Router:
             if seen is not None and seen.at < oldest:
                 self._watch.suspect(name)
 
+    def _count(self, found: str, avoid: Mapping[str, Observed | None]) -> None:
+        """Count a call's first look for a worker; later ones have other reasons to wait."""
+        if not avoid:
+            self.found[found] += 1
+
     def _placements(self, version: Version) -> tuple[Placement, ...]:
         return self.snapshot.placements.get(version.id, ()) if self.snapshot else ()
+
+    def _find(
+        self, version: Version, session: str, avoid: Mapping[str, Observed | None]
+    ) -> Target | None:
+        """Give a worker that takes a call now, and count the call."""
+        target = self._pick(version, session, avoid)
+        if target is not None:
+            worker, now = target.worker.name, time.monotonic()
+            self.per_worker[worker] += 1
+            self._calls[target] += 1
+            self._full.count(worker, self.per_worker[worker])
+            self._breakers.tried(worker, now)
+            self.retries.tried(now)
+        return target
 
     def _pick(
         self, version: Version, session: str, avoid: Mapping[str, Observed | None]
@@ -193,7 +277,9 @@ class Router:
         spec = self.snapshot.workers.get(name) if self.snapshot and name else None
         if name is None or spec is None:
             return None
-        return Target(spec, served_name(version, observed[name]))
+        served = served_name(version, observed[name])
+        ask = observed[name].asks.get(served) or Ask(served)
+        return Target(spec, served, ask, None if version.is_base else version.id)
 
     def _able(self, version: Version, avoid: Mapping[str, Observed | None]) -> bool:
         """Whether a worker could serve the version, were it not full."""
@@ -218,21 +304,29 @@ class Router:
         return self._watch.observed.values()
 
     def _load_on_demand(self, version: Version) -> None:
-        """Have the least busy worker load a version that nobody holds; the loader joins doubles."""
-        if version.is_base:
+        """See to it that a version which nobody has is loaded; the loader joins doubles.
+
+        A free slot is used at once, on the worker that the other gateways choose too. Where there
+        is none, the recorded use makes the controller clear one.
+        """
+        if version.is_base or version.id in self._loading:
             return
-        known = {p.worker for p in self._placements(version) if not p.routable}
-        able = [
-            seen
-            for seen in self._watch.observed.values()
-            if seen.healthy and seen.bases and seen.worker not in known
-        ]
-        if not able:
-            return
-        worker = min(able, key=lambda seen: (seen.running + seen.waiting, seen.worker)).worker
-        key = (worker, version.id)
-        if key not in self._loading:
-            self._loading.add(key)
+        known = {placement.worker: placement for placement in self._placements(version)}
+        able = []
+        for seen in self._watch.observed.values():
+            if not seen.healthy or not seen.fits(version):
+                continue
+            placement = known.get(seen.worker)
+            if placement is None and seen.serves(version):
+                return  # being proven there, or on its way off: for others to finish
+            if placement is None and self._loader.has_room(seen, version):
+                able.append(seen.worker)
+            elif placement is not None and placement.routable and seen.same_boot(placement):
+                return  # proven, and seen as soon as the worker is looked at again
+        if able:
+            mixed = number(version.worker_name)
+            worker = max(able, key=lambda name: weight(mixed, name))
+            self._loading.add(version.id)
             self._group.create_task(self._load(worker, version), name=f"load {version.model}")
 
     async def _load(self, worker: str, version: Version) -> None:
@@ -243,4 +337,15 @@ class Router:
             # The next caller may try again, but not in a tight circle.
             await asyncio.sleep(1.0)
         finally:
-            self._loading.discard((worker, version.id))
+            self._loading.discard(version.id)
+
+
+def _gained(before: Snapshot, after: Snapshot) -> set[str]:
+    """The workers that have a placement which they had not before."""
+    return {
+        placement.worker
+        for version_id, placements in after.placements.items()
+        if placements != (had := before.placements.get(version_id, ()))
+        for placement in placements
+        if placement not in had
+    }

@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import GatewayError, GuardsUnavailable, InvalidRequest
-from gateway.registry.snapshot import Alias, Key, Version
+from gateway.registry.snapshot import BASE_TENANT, Alias, Key, Version
 from gateway.serving.http import ClientGone, Header, read_body
 from gateway.serving.ids import mint
 from gateway.serving.readiness import Readiness
 from gateway.serving.requests import RequestStruct, decode
-from gateway.serving.resolve import SHARED, alias_of, resolve
+from gateway.serving.resolve import alias_of, resolve
 from gateway.serving.state import Serving
 from guardrails.errors import GuardUnavailable
 from guardrails.moderation import moderate
@@ -114,7 +114,7 @@ class SmallRoutes:
 
 def _may_see(key: Key, alias: Alias) -> bool:
     allowed = key.aliases is None or alias.name in key.aliases
-    return allowed and alias.tenant in (key.tenant, SHARED)
+    return allowed and alias.tenant in (key.tenant, BASE_TENANT)
 
 
 def _card(name: str, alias: Alias, version: Version | None) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _card(name: str, alias: Alias, version: Version | None) -> dict[str, Any]:
         "id": name,
         "object": "model",
         "created": alias.created,
-        "owned_by": "adapterloop" if alias.tenant == SHARED else alias.tenant,
+        "owned_by": "adapterloop" if alias.tenant == BASE_TENANT else alias.tenant,
         "version": version.model if version else None,
     }
 
@@ -136,6 +136,8 @@ def _texts(asked: ModerationRequest) -> list[str]:
 def error_response(error: GatewayError) -> Response:
     """Write an error of a small route or of the admin API."""
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     response = JSONResponse(error.body, error.status, headers=headers)
     response.raw_headers.extend(error.headers)
     return response

@@ -37,13 +37,13 @@ class Serving:
         self.settings = settings
         self.registry = registry
         self.metrics = Metrics()
+        self.limiter = Limiter(settings.limits.store, self._spent)
         self.in_flight = 0
         self.outbox: Outbox | None = None
         self.desk: Desk | None = None
         self.engine: Engine | None = None
         self._keeper: SnapshotKeeper | None = None
         self._deps: Deps | None = None
-        self._limiter: Limiter | None = None
 
     def open(self, keeper: SnapshotKeeper) -> None:
         """Begin: keys can be checked once the keeper has a snapshot."""
@@ -126,7 +126,8 @@ class Serving:
     ) -> AsyncIterator[None]:
         """Hold a call to its key's limits: so many tokens are reserved, and settled at its end.
 
-        `headers` gets OpenAI's rate-limit headers. Raises `Overloaded` or `LimitsUnavailable`.
+        `headers` gets OpenAI's rate-limit headers. A call of no tokens is held to the requests a
+        minute only. Raises `Overloaded` or `LimitsUnavailable`.
         """
         if not key.limits.any or key.purpose == "evaluation":
             yield
@@ -137,13 +138,6 @@ class Serving:
             yield
         finally:
             await self.limiter.settle(grant, used())
-
-    @property
-    def limiter(self) -> Limiter:
-        """What holds keys to their limits; made on first use, as it belongs to the event loop."""
-        if self._limiter is None:
-            self._limiter = Limiter(self.settings.limits.store, self._spent)
-        return self._limiter
 
     async def _spent(self, account: int, since: str) -> int:
         """Look up what an account has used. Raises `StoreUnavailable`."""

@@ -79,11 +79,11 @@ class Turn:
         """What the answer cost as far as is known, also of one that was broken off."""
         if self.usage is not None:
             return self.usage
-        partial = [choice.usage for choice in self.choices.values() if choice.usage]
-        return Usage(
-            prompt_tokens=max((usage.prompt_tokens for usage in partial), default=0),
-            completion_tokens=sum(usage.completion_tokens for usage in partial),
-        )
+        states = self.choices.values()
+        prompts = (state.usage.prompt_tokens for state in states if state.usage)
+        # Where usage comes at the end only, a broken off answer is known by its tokens.
+        said = (s.usage.completion_tokens if s.usage else len(s.tokens) for s in states)
+        return Usage(prompt_tokens=max(prompts, default=0), completion_tokens=sum(said))
 
     async def take(self, message: Parsed) -> list[Event]:
         """Judge one message of the worker; the events may go to the client."""

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway.registry.snapshot import WorkerSpec
-from gateway.settings import Timeouts
+from gateway.settings import Timeouts, read_secret
 
 _MAX_EVENT = 8 * 1024 * 1024
 _HIGH_WATER = 1024 * 1024
@@ -93,7 +93,7 @@ class HttpUpstream:
 
     def post(self, worker: WorkerSpec, path: str, body: bytes) -> _Posted:
         """Send a JSON body to a worker; see `Upstream`."""
-        return _Posted(self, worker.url, path, body)
+        return _Posted(self, worker, path, body)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -150,11 +150,12 @@ class HttpUpstream:
 class _Posted:
     """One call to a worker, as a context."""
 
-    __slots__ = ("_body", "_connection", "_path", "_upstream", "_url")
+    __slots__ = ("_body", "_connection", "_path", "_upstream", "_url", "_worker")
 
-    def __init__(self, upstream: HttpUpstream, url: str, path: str, body: bytes) -> None:
+    def __init__(self, upstream: HttpUpstream, worker: WorkerSpec, path: str, body: bytes) -> None:
         self._upstream = upstream
-        self._url = url
+        self._worker = worker
+        self._url = worker.url
         self._path = path
         self._body = body
         self._connection: _Connection | None = None
@@ -188,7 +189,8 @@ class _Posted:
         head = (
             f"POST {address.prefix}{self._path} HTTP/1.1\r\n"
             f"host: {address.host}:{address.port}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(self._body)}\r\n\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(self._body)}\r\n"
+            f"{_authorization(self._worker)}\r\n"
         )
         return head.encode("latin-1") + self._body
 
@@ -363,6 +365,16 @@ class _Connection(asyncio.Protocol):
             return
         self._error = UpstreamTimeout("the answer stopped" if self.status else "no answer in time")
         self._wake()
+
+
+def _authorization(worker: WorkerSpec) -> str:
+    variable = worker.options.api_key_env
+    if variable is None:
+        return ""
+    secret = read_secret(variable)
+    if secret is None:
+        raise UpstreamError(f"the variable {variable} holds no key")
+    return f"authorization: Bearer {secret}\r\n"
 
 
 def _data_of(event: bytes) -> bytes | None:

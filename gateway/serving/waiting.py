@@ -110,11 +110,12 @@ class WaitingRoom(Generic[Place]):
             f"Every worker that serves this model is full, and {reason}: try again in {seconds} s.",
             retry_after=seconds,
         )
-        if standing.waited:
-            error.headers = [queue_header(standing)]
+        error.headers = queue_headers(standing)
         return error
 
 
-def queue_header(standing: Standing) -> tuple[bytes, bytes]:
-    """Give the response header that tells how long a call waited."""
-    return b"x-queue-ms", str(round(standing.waited * 1000)).encode()
+def queue_headers(standing: Standing) -> list[tuple[bytes, bytes]]:
+    """Give the response header that tells how long a call waited, where it did."""
+    if not standing.waited:
+        return []
+    return [(b"x-queue-ms", str(round(standing.waited * 1000)).encode())]

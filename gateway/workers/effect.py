@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any
 
 from gateway.registry.snapshot import Effect
-from gateway.workers.client import WorkerAdmin
+from gateway.workers.admin import WorkerAdmin
 from gateway.workers.errors import FingerprintInvalid, MeasureFailed
 
 TOLERANCE = 0.1  # of the distance between adapter and base

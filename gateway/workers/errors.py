@@ -14,7 +14,7 @@ GatewayError
 │   └── NameTaken          the name is there already, with other files
 └── InvalidRequest
     ├── FingerprintInvalid the manifest's prompts or references cannot be used
-    └── UnsupportedKind    nobody has written this kind of worker yet
+    └── UnsupportedKind    there is no such kind of worker
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class FingerprintInvalid(InvalidRequest):
 
 
 class UnsupportedKind(InvalidRequest):
-    """This kind of worker is not supported."""
+    """There is no such kind of worker."""
 
     code = "unsupported_worker_kind"
     param = "kind"

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from gateway.registry.snapshot import Effect, Placement, Version
-from gateway.workers.client import WorkerAdmin
+from gateway.workers.admin import WorkerAdmin
 from gateway.workers.effect import (
     FALLBACK,
     Fingerprint,
@@ -30,6 +30,7 @@ from gateway.workers.effect import (
     parse_fingerprint,
 )
 from gateway.workers.errors import (
+    LoadRefused,
     MeasureFailed,
     NoRoom,
     WorkerRestarted,
@@ -160,9 +161,13 @@ class Loader:
             await self._workers.look(worker)
 
     async def reload(self, worker: str, version: Version) -> Placement:
-        """Unload and load again: for a placement that is not routable, so nothing can use it."""
+        """Unload and load again: for a placement that is not routable, so nothing can use it.
+
+        What a worker was started with is only proven again.
+        """
         self._check_rest(worker)
-        await self.unload(worker, version.worker_name)
+        if self._workers.admin(worker).capabilities.runtime_load:
+            await self.unload(worker, version.worker_name)
         return await self.ensure(worker, version)
 
     async def _fly(self, flight: asyncio.Future[Placement], worker: str, version: Version) -> None:
@@ -206,8 +211,12 @@ class Loader:
         """Load and measure, all within one boot of the worker."""
         worker = before.worker
         admin = self._workers.admin(worker)
-        await admin.load(version.worker_name, version.path)
-        judgement = await self._verify(admin, before, version, fingerprint)
+        if admin.capabilities.runtime_load:
+            await admin.load(version.worker_name, version.path)
+        if admin.capabilities.forced_tokens:
+            judgement = await self._verify(admin, before, version, fingerprint)
+        else:
+            judgement = Judgement(Effect.DECLARED, "Declared, not measured.")
         after = await self._workers.look(worker)
         if after.boot != before.boot or not after.serves(version):
             raise WorkerRestarted(f"Worker {worker} restarted while {version.model} loaded.")
@@ -221,13 +230,20 @@ class Loader:
                 f"the next begins in {wait:.0f} s."
             )
 
+    def has_room(self, seen: Observed, version: Version) -> bool:
+        """Whether a worker may hold the version: never more names than its CPU cache holds."""
+        return seen.serves(version) or len(seen.adapters) < self._max_cpu_loras
+
     def _check_room(self, seen: Observed, version: Version) -> None:
-        """Never register more names than the worker's CPU cache holds: beyond, it thrashes."""
-        taken = len(seen.adapters)
-        if not seen.serves(version) and taken >= self._max_cpu_loras:
+        if not seen.fits(version):
+            raise LoadRefused(
+                f"Worker {seen.worker} cannot take {version.model}: it has another base model, or"
+                " was started without it."
+            )
+        if not self.has_room(seen, version):
             raise NoRoom(
-                f"Worker {seen.worker} holds {taken} adapters of {self._max_cpu_loras}: "
-                f"{version.model} must wait until one is unloaded."
+                f"Worker {seen.worker} holds {len(seen.adapters)} adapters of "
+                f"{self._max_cpu_loras}: {version.model} must wait until one is unloaded."
             )
 
     async def _fingerprint(self, version: Version) -> Fingerprint:
@@ -240,7 +256,8 @@ class Loader:
         if seen.base is None:
             raise MeasureFailed(f"Worker {seen.worker} lists no base model to compare with.")
         base = await self._base(admin, seen, seen.base, fingerprint.prompts)
-        adapter = await measure(admin, version.worker_name, fingerprint.prompts)
+        name = seen.name_of(version) or version.worker_name
+        adapter = await measure(admin, name, fingerprint.prompts)
         verdict = judge(fingerprint.reference, base, adapter)
         if verdict.effect is not Effect.EFFECTIVE or fingerprint.reference is None:
             # Worth a second look before bad news, or before this becomes the reference.

@@ -11,11 +11,12 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from gateway.registry.snapshot import Placement, Version, WorkerSpec
-from gateway.workers.client import ServedModel, WorkerAdmin, WorkerMetrics
+from gateway.registry.names import model_name
+from gateway.registry.snapshot import BASE_ALIAS, DEFAULT_TENANT, Placement, Version, WorkerSpec
+from gateway.workers.admin import Ask, ServedModel, WorkerAdmin, WorkerMetrics
 from gateway.workers.errors import WorkerSlow, WorkerUnreachable
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,12 @@ COUNTED = "~"  # marks boots that only the process which counted them can compar
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One worker as last probed; `at` is in seconds since the epoch."""
+    """One worker as last probed; `at` is in seconds since the epoch.
+
+    `active` are the adapters of the running batch, as far as the worker tells. `asks` holds the
+    fields that choose a model where its name alone does not; a `static` worker holds what it was
+    started with, and loads nothing. `base_model` is empty where there is only one.
+    """
 
     worker: str
     healthy: bool = False
@@ -36,8 +42,12 @@ class Observed:
     running: int = 0
     waiting: int = 0
     kv_usage: float = 0.0
+    active: frozenset[str] = frozenset()
     at: float = 0.0
     detail: str = ""
+    asks: Mapping[str, Ask] = field(default_factory=dict)
+    static: bool = False
+    base_model: str = ""
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -49,9 +59,32 @@ class Observed:
         """A name of the worker's base model."""
         return min(self.bases, default=None)
 
+    def name_of(self, version: Version) -> str | None:
+        """The name that the version has on this worker, None where it is not there.
+
+        A static worker may show the name that clients use, which is the default tenant's.
+        """
+        if version.is_base:
+            return self.base if self._has_base(version) else None
+        if version.worker_name in self.names:
+            return version.worker_name
+        declared = self.static and version.tenant == DEFAULT_TENANT and version.model in self.names
+        return version.model if declared else None
+
     def serves(self, version: Version) -> bool:
         """Whether the version's name is there; that says nothing about what answers to it."""
-        return bool(self.bases) if version.is_base else version.worker_name in self.names
+        return self.name_of(version) is not None
+
+    def fits(self, version: Version) -> bool:
+        """Whether the worker can hold the version at all: it does, or it can be told to load it."""
+        able = self.serves(version) or (bool(self.bases) and not self.static)
+        return able and self._has_base(version)
+
+    def _has_base(self, version: Version) -> bool:
+        if self.base_model:
+            return model_name(self.base_model) == model_name(version.base_model)
+        # A further base that is no longer configured keeps its alias, and gets no worker.
+        return not version.is_base or version.alias == BASE_ALIAS
 
     def same_boot(self, placement: Placement) -> bool:
         """Whether the placement was made for the process that runs now.
@@ -66,12 +99,30 @@ class Observed:
 
     def same_but_load(self, other: Observed) -> bool:
         """Whether nothing that routing by name depends on differs."""
-        return (self.healthy, self.boot, self.names, self.bases) == (
+        return (self.healthy, self.boot, self.names, self.bases, self.asks) == (
             other.healthy,
             other.boot,
             other.names,
             other.bases,
+            other.asks,
         )
+
+
+def base_model_of(
+    declared: str | None, models: Iterable[ServedModel], bases: Mapping[str, str]
+) -> str:
+    """Tell which of several base models a worker has: `bases` are their names by alias.
+
+    The declared one, else the one that its list names, else the default one. Empty where there is
+    only one.
+    """
+    if len(bases) < 2:
+        return ""
+    if declared is not None:
+        return bases.get(declared, declared)
+    own = [model for model in models if model.is_base]
+    listed = {model_name(text) for model in own for text in (model.name, model.root)}
+    return next((m for m in bases.values() if model_name(m) in listed), bases[BASE_ALIAS])
 
 
 class Prober:
@@ -82,12 +133,14 @@ class Prober:
         spec: WorkerSpec,
         admin: WorkerAdmin,
         *,
+        bases: Mapping[str, str] = MappingProxyType({}),
         timeout: float = 5.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.spec = spec
         self.admin = admin
         self.last = Observed(spec.name, detail="Not probed yet.")
+        self._bases = bases
         self._timeout = timeout
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -134,7 +187,11 @@ class Prober:
             running=metrics.running,
             waiting=metrics.waiting,
             kv_usage=metrics.kv_usage,
+            active=metrics.active,
             at=self._clock(),
+            asks={model.name: model.ask for model in models if model.ask is not None},
+            static=not self.admin.capabilities.runtime_load,
+            base_model=base_model_of(self.spec.options.base, models, self._bases),
         )
 
     def _down(self, detail: str) -> Observed:
@@ -162,12 +219,15 @@ class WorkerWatch:
         self,
         make_admin: Callable[[WorkerSpec], WorkerAdmin],
         *,
+        bases: Mapping[str, str] = MappingProxyType({}),
         interval: float = 1.0,
         timeout: float = 5.0,
     ) -> None:
         self.observed: Mapping[str, Observed] = MappingProxyType({})
+        self.changes = 0
         self.on_seen: Callable[[Observed], None] | None = None
         self._make_admin = make_admin
+        self._bases = bases
         self._interval = interval
         self._timeout = timeout
         self._probers: dict[str, Prober] = {}
@@ -200,7 +260,7 @@ class WorkerWatch:
         except Exception:
             logger.exception("worker %s cannot be watched", spec.name)
             return
-        self._probers[spec.name] = Prober(spec, admin, timeout=self._timeout)
+        self._probers[spec.name] = Prober(spec, admin, bases=self._bases, timeout=self._timeout)
 
     def suspect(self, worker: str) -> None:
         """Probe this worker now: somebody could not connect to it."""
@@ -235,7 +295,8 @@ class WorkerWatch:
         return True
 
     def notify(self) -> None:
-        """Wake everybody in `wait_change`."""
+        """Wake everybody in `wait_change`, and count the change for those who look later."""
+        self.changes += 1
         self._changed.set()
         self._changed = asyncio.Event()
 

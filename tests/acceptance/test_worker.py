@@ -98,6 +98,32 @@ def test_leaving_stops_the_generation(live: Live, stream: bool) -> None:
             assert wait_for(lambda: running(url) == 0, 2), "the worker still generates"
 
 
+def test_an_adapter_that_lies_elsewhere_is_fetched(live: Live) -> None:
+    """The worker gets a URL, as from a gateway with a bucket, and has a storage of its own."""
+    [version] = [one for one in versions(live) if one["version"] == 1]
+    digest, name = version["sha256"], f"{live.alias}@1-{version['sha256'][:8]}"
+    fetched = live.home / "cache" / "adapters" / "adapters" / digest
+    with httpx.Client(base_url=worker_url(live), timeout=180) as worker:
+
+        def load(digest: str) -> httpx.Response:
+            path = f"s3://elsewhere/adapters/{digest}"
+            return worker.post(
+                "/v1/load_lora_adapter", json={"lora_name": "fetched", "lora_path": path}
+            )
+
+        def answer(model: str) -> str:
+            return str(worker.post(CHAT, json=body(model)).json()["choices"][0]["message"])
+
+        try:
+            assert load(digest).status_code == 200
+            cards = {card["id"]: card["root"] for card in worker.get("/v1/models").json()["data"]}
+            assert cards["fetched"] == str(fetched)
+            assert answer("fetched") == answer(name)
+            assert load("0" * 64).status_code == 503
+        finally:
+            worker.post("/v1/unload_lora_adapter", json={"lora_name": "fetched"})
+
+
 async def test_ten_swaps_under_eight_streams(live: Live) -> None:
     assert await asyncio.to_thread(wait_for, lambda: all_effective(live), 180, 1)
     failed: list[str] = []

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.settings import WorkerSettings
 from tests.acceptance.live import Live
 from tests.stub.script import Script
 from tests.stub.server import StubWorker
@@ -93,10 +94,16 @@ def make_stack(tmp_path: Path, guard_socket: Path) -> Iterator[MakeStack]:
     with ExitStack() as cleanup:
         made = 0
 
-        def make(workers: int = 1, *, start: bool = True, **options: Any) -> Stack:
+        def make(
+            workers: int | tuple[WorkerSettings, ...] = 1, *, start: bool = True, **options: Any
+        ) -> Stack:
             nonlocal made
             made += 1
-            stubs = [cleanup.enter_context(StubWorker()) for _ in range(workers)]
+            stubs: list[StubWorker | WorkerSettings] = (
+                [cleanup.enter_context(StubWorker()) for _ in range(workers)]
+                if isinstance(workers, int)
+                else [*workers]
+            )
             guard = options.pop("guard_socket", guard_socket)
             stack = Stack(tmp_path / f"home-{made}", guard, stubs, **options)
             cleanup.callback(stack.stop)

@@ -90,13 +90,13 @@ class Stack:
         self,
         home: Path,
         guard_socket: Path,
-        workers: Sequence[StubWorker],
+        workers: Sequence[StubWorker | WorkerSettings],
         *,
         controller: bool = True,
         **options: Any,
     ) -> None:
         self.home = home
-        self.workers = list(workers)
+        self.workers = [worker for worker in workers if isinstance(worker, StubWorker)]
         for name in ("logs", "storage", "outbox", "sources"):
             (home / name).mkdir(parents=True)
         self.port = free_port()
@@ -107,7 +107,9 @@ class Stack:
             "guard_socket": guard_socket,
             "import_roots": (home / "sources",),
             "workers": tuple(
-                WorkerSettings(name=f"stub-{at}", url=worker.url)
+                worker
+                if isinstance(worker, WorkerSettings)
+                else WorkerSettings(name=f"stub-{at}", url=worker.url)
                 for at, worker in enumerate(workers)
             ),
             "base_model": BASE,

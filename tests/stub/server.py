@@ -6,6 +6,8 @@ import asyncio
 import socket
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
@@ -23,8 +25,16 @@ def free_port() -> int:
 class StubWorker:
     """Starts, kills and restarts a stub worker; its `worker` and `seen` may be read at any time."""
 
-    def __init__(self, base: str = "base@0", root: str = "/models/base") -> None:
-        self.worker = Worker(base, root)
+    def __init__(
+        self,
+        base: str = "base@0",
+        root: str = "/models/base",
+        around: Callable[[Any], Any] = lambda app: app,
+        worker: Worker | None = None,
+    ) -> None:
+        """Make one; `around` puts ASGI middleware before it, as vLLM's --middleware does."""
+        self.worker = worker or Worker(base, root)
+        self._around = around
         self.port = free_port()
         self._thread: threading.Thread | None = None
 
@@ -54,7 +64,9 @@ class StubWorker:
 
     def start(self) -> StubWorker:
         """Serve; returns when the port is open."""
-        self._server = uvicorn.Server(serving_config(self.worker, "127.0.0.1", self.port))
+        self._server = uvicorn.Server(
+            serving_config(self._around(self.worker), "127.0.0.1", self.port)
+        )
         self._thread = threading.Thread(target=self._run, name="stub-worker", daemon=True)
         self._thread.start()
         deadline = time.monotonic() + 10

@@ -43,6 +43,7 @@ class Answer:
     reasoning: str
     tool_calls: tuple[tuple[str, str], ...]
     prompt_tokens: int
+    chat_logprobs: bool = False  # of text completions too, as llama.cpp does
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -175,6 +176,8 @@ def _logprobs(answer: Answer, tokens: tuple[Token, ...], offset: int = 0) -> Any
         return _chat_logprobs(tokens, body.get("top_logprobs") or 0)
     if body.get("logprobs") is None:
         return None
+    if answer.chat_logprobs:
+        return _chat_logprobs(tokens, body["logprobs"]) if body["logprobs"] else None
     return _text_logprobs(tokens, body["logprobs"], offset)
 
 

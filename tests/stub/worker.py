@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import msgspec
 import uvicorn
 
-from . import effects, shapes
+from . import effects, shapes, through
 from .call import Call
 from .http import PLAIN, Cut, Exchange, Protocol
 from .script import Asked, LoadFault, Script, count_tokens
@@ -72,6 +72,8 @@ class Worker:
         self.load_fault: LoadFault | Callable[[str], LoadFault] = "none"
         self.load_delay = 0.0
         self.fragile = False
+        self.pooling = False
+        self.through: list[tuple[str, dict[str, Any]]] = []
         self.batch: int | None = None
         self.kv_usage = 0.0
         self.seen = Seen()
@@ -278,10 +280,11 @@ class Worker:
         ("POST", "/v1/completions"): _generate,
         ("POST", "/_stub/script"): _tell,
         ("GET", "/_stub/state"): _state,
+        **through.ROUTES,
     }
 
 
-def serving_config(worker: Worker, host: str, port: int) -> uvicorn.Config:
+def serving_config(worker: Any, host: str, port: int) -> uvicorn.Config:
     """How uvicorn serves a worker: quietly, and with nothing per request but the request."""
     return uvicorn.Config(worker, host=host, port=port, http=Protocol, log_level="critical",
                           access_log=False, lifespan="off", ws="none",

@@ -44,7 +44,7 @@ def test_variables_win_over_the_file_and_leave_its_siblings(
         ("port: none\n", ":1: port: "),
         ("limits:\n  max_n: 4\n  max_tokens: -1\n", ":3: limits.max_tokens: "),
         ("workers:\n  - name: a\n    url: http://a\n    kind: 7\n", ":4: workers."),
-        ("workers:\n  - http://a\n  - b\n", "workers: "),
+        ("workers:\n  - http://a\n  - b\n", ":3: workers.1.url: "),
         ("port: 1\nport: 2\n", ":2: port: given before, on line 1"),
         ("port: [1\n", ":2: "),
         ("- a\n", ":1: expected names and values"),
@@ -118,3 +118,31 @@ def test_unknown_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_database_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTERLOOP_DATABASE_URL", "postgresql://me:hidden@db/loop")
     assert "hidden" not in str(load().model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("gs://bucket/x", "is neither a folder nor s3://bucket/prefix"),
+        ("s3://", "is neither a folder nor s3://bucket/prefix"),
+        ("s3://key:secret@bucket/x", "credentials and endpoint go into AWS_* variables"),
+        ("7", "is neither a folder nor s3://bucket/prefix"),
+    ],
+)
+def test_a_storage_that_is_none(tmp_path: Path, storage: str, message: str) -> None:
+    path = written(tmp_path, f"port: 8000\nstorage: {storage}\n")
+    with pytest.raises(ConfigError, match=":2: storage: ") as caught:
+        load(path)
+    assert message in str(caught.value)
+
+
+def test_a_storage_is_a_folder_or_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(written(tmp_path, "storage: kept\n")).storage == str(tmp_path / "kept")
+    assert load(written(tmp_path, "storage: s3://my-bucket/a/b/\n")).storage == "s3://my-bucket/a/b"
+
+
+def test_a_bucket_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"storage: .*pip install 'adapterloop\[s3\]'"):
+        load(written(tmp_path, "storage: s3://bucket/x\n"))

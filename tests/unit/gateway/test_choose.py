@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.choose import choose, served_name
@@ -115,6 +115,25 @@ def test_slack_lets_a_session_stay_with_its_worker() -> None:
     assert choose(VERSION, where, fleet, {home: 3}, "session", slack=2) != home
 
 
+def test_the_running_batch_comes_first_among_near_equals() -> None:
+    active = frozenset({VERSION.worker_name})
+    fleet = {name: seen(name) for name in NAMES} | {"w3": seen("w3", active=active, running=2)}
+    where = [placed(name) for name in NAMES]
+    for key in ("a", "b", "c", "d"):
+        assert choose(VERSION, where, fleet, {}, key, slack=2) == "w3"
+        assert choose(VERSION, where, fleet, {"w3": 1}, key, slack=2) != "w3"
+
+
+def test_a_batch_with_other_adapters_is_no_reason() -> None:
+    fleet = {name: seen(name) for name in NAMES}
+    where = [placed(name) for name in NAMES]
+    home = choose(VERSION, where, fleet, {}, "session", slack=2)
+    for name in NAMES:
+        other = fleet | {name: seen(name, active=frozenset({"other@1-00000009"}))}
+        assert choose(VERSION, where, other, {}, "session", slack=2) == home
+
+
+@settings(deadline=None)
 @given(fleets, st.lists(placements, max_size=8), st.sets(st.sampled_from(NAMES)))
 def test_workers_that_are_shut_are_as_if_not_there(
     fleet: dict[str, Observed], where: list[Placement], shut: set[str]

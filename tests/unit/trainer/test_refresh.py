@@ -118,6 +118,20 @@ def test_what_does_not_get_better_is_not_published(world: World) -> None:
     assert world.gateway.published == []
 
 
+def test_new_defaults_of_an_alias_are_measured_anew(world: World) -> None:
+    world.run(world.gateway.add_job())
+    model = ("support", "support@1")
+    for options, times in (
+        ({"system_prompt": "Be kind.", "fallback": ["base"]}, 1),  # rows bring their own
+        ({"repetition_penalty": 1.1}, 2),
+        ({"repetition_penalty": 1.1}, 2),
+        ({}, 2),
+    ):
+        world.gateway.options = options
+        golden.evaluate_once(world.client(), world.here, *model, world.said.append)
+        assert world.measured.count("support@1") == times
+
+
 def test_versions_are_measured_once_for_a_golden_set(world: World) -> None:
     world.run(world.gateway.add_job())
     world.gateway.stable["support"] = 1

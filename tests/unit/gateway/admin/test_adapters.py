@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import event
 
 from gateway.admin import sources
 from gateway.registry.service import Registry
@@ -248,6 +249,42 @@ async def test_placements_are_told(
     assert (told["placements"][0]["routable"], told["placements"][0]["current"]) == (False, False)
 
 
+async def test_pins(admin: httpx.AsyncClient, registry: Registry, tmp_path: Path) -> None:
+    await add(admin, registry, tmp_path, 1)
+    path = "/adapters/support/versions/1/pin"
+    answer = await admin.put(path, json={"replicas": 2})
+    assert (answer.status_code, answer.json()["pinned"]) == (200, 2)
+    (listed,) = (await admin.get("/adapters")).json()["data"][1]["versions"]
+    assert (listed["version"], listed["pinned"]) == (1, 2)
+    (told,) = (await admin.get("/adapters/support")).json()["versions"]
+    assert (told["pinned"], told["used_at"]) == (2, told["created_at"])
+    assert (await admin.put(path, json={})).json()["pinned"] == 1
+    assert (await admin.delete(path)).json()["pinned"] is None
+    assert (await admin.put("/adapters/support/versions/9/pin", json={})).status_code == 404
+    base = await admin.put("/adapters/base/versions/0/pin", json={})
+    assert (base.status_code, base.json()["error"]["code"]) == (409, "conflict")
+    for body in ({"replicas": 0}, {"replicas": "2"}, {"replicas": 2, "more": 1}):
+        assert (await admin.put(path, json=body)).status_code == 400
+
+
+def test_listing_asks_no_more_of_the_store_for_more_adapters(
+    registry: Registry, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def count(*told: object) -> None:
+        asked.append(str(told[2]))
+
+    event.listen(registry._engine, "before_cursor_execute", count)
+    counts = []
+    for fill in (1, 2, 3):
+        registry.register("default", f"a{fill}", write_adapter(tmp_path / str(fill), fill=fill))
+        asked.clear()
+        registry.overview("default")
+        counts.append(len(asked))
+    assert counts[0] == counts[2]
+
+
 async def test_tenants_do_not_meet(
     admin: httpx.AsyncClient, clients: Clients, registry: Registry, tmp_path: Path
 ) -> None:
@@ -318,7 +355,7 @@ async def test_the_document_is_complete(app: FastAPI) -> None:
     paths = app.openapi()["paths"]
     body = paths["/admin/v1/adapters/{alias}/versions"]["post"]["requestBody"]["content"]
     assert set(body) == {"multipart/form-data", "application/json"}
-    assert len(paths) == 35
+    assert len(paths) == 38
     for path in paths.values():
         for operation in path.values():
             assert "401" in operation["responses"]

@@ -91,6 +91,69 @@ async def test_an_expiry_is_kept(admin: httpx.AsyncClient) -> None:
     assert answer.json()["expires_at"] == soon
 
 
+async def test_limits_are_set_shown_and_replaced(admin: httpx.AsyncClient) -> None:
+    limits = {"requests_per_minute": 60, "token_budget": 10**12, "budget_period": "day"}
+    made = (await admin.post("/keys", json={"owner": "shop", **limits})).json()
+    assert made.items() >= {**limits, "tokens_per_minute": None, "account": made["id"]}.items()
+    answer = await admin.patch(f"/keys/{made['id']}", json={"tokens_per_minute": 9000})
+    assert answer.status_code == 200
+    (_, listed) = (await admin.get("/keys")).json()["data"]
+    assert answer.json() == listed
+    assert [listed[name] for name in limits] == [None, None, "month"]
+    assert listed["tokens_per_minute"] == 9000
+
+
+async def test_a_rotated_key_works_beside_the_old_one_for_a_while(
+    admin: httpx.AsyncClient, clients: Clients
+) -> None:
+    made = (await admin.post("/keys", json={"owner": "box", "role": "trainer"})).json()
+    answer = await admin.post(f"/keys/{made['id']}/rotate", json={"overlap_s": 60})
+    assert answer.status_code == 201
+    assert answer.headers["cache-control"] == "no-store"
+    new = answer.json()
+    assert new["account"] == made["id"] != new["id"]
+    for secret in (made["key"], new["key"]):
+        assert (await clients.bare(secret).get("/workers")).status_code == 200
+    await admin.post(f"/keys/{new['id']}/rotate", json={"overlap_s": 0})
+    assert (await clients.bare(new["key"]).get("/workers")).status_code == 401
+    again = await admin.post(f"/keys/{new['id']}/rotate", json={})
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "conflict")
+
+
+async def test_keys_of_others_are_neither_limited_nor_rotated(clients: Clients) -> None:
+    mine, theirs = await clients(tenant="a"), await clients(tenant="b")
+    made = (await mine.post("/keys", json={"owner": "x"})).json()
+    for answer in (
+        await theirs.patch(f"/keys/{made['id']}", json={"token_budget": 1}),
+        await theirs.post(f"/keys/{made['id']}/rotate", json={}),
+    ):
+        assert answer.status_code == 404
+    narrow = await clients(tenant="a", aliases=["support"])
+    assert (await narrow.post(f"/keys/{made['id']}/rotate", json={})).status_code == 403
+    assert (await narrow.patch(f"/keys/{made['id']}", json={})).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"requests_per_minute": 0},
+        {"tokens_per_minute": -1},
+        {"tokens_per_minute": 2**31},
+        {"token_budget": 0},
+        {"token_budget": 2**53 + 1},
+        {"budget_period": "week"},
+        {"tokens_per_day": 5},
+    ],
+)
+async def test_limits_are_checked(admin: httpx.AsyncClient, body: dict[str, object]) -> None:
+    for path in ("/keys", "/keys/1"):
+        method = "POST" if path == "/keys" else "PATCH"
+        more = {"owner": "x"} if path == "/keys" else {}
+        answer = await admin.request(method, path, json=body | more)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == next(iter(body))
+
+
 async def test_a_keys_priority(admin: httpx.AsyncClient) -> None:
     made = (await admin.post("/keys", json={"owner": "x", "priority": "high"})).json()
     assert made["priority"] == "high"

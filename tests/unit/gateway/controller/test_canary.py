@@ -119,6 +119,9 @@ def test_only_answers_of_this_canary_count(
     say(version, times=5, version_id=99)  # the stable version's
     say(version, times=5, tenant="another")
     say(version, times=5, alias="other")
+    instead = {"wanted": "support@2", "answered": "support@1"}  # of callers that were not drawn
+    say(version, times=5, fallback=instead)
+    say(version, outcome="worker_failed", fallback=instead)
     for outcome in ("client_gone", "no_worker", "content_policy_violation", "guards_unavailable"):
         say(version, outcome=outcome)
     say(version, times=2)

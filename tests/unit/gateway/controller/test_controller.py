@@ -12,7 +12,7 @@ import pytest
 
 from gateway.controller.loops import Controller
 from gateway.errors import StoreUnavailable
-from gateway.registry.records import GatewayBeat
+from gateway.registry.records import Demand, GatewayBeat, in_flight
 from gateway.registry.snapshot import (
     Effect,
     Placement,
@@ -38,6 +38,9 @@ class MemoryStore:
         self.beats: tuple[GatewayBeat, ...] = ()
         self.references = {v.id: fingerprint() for v in versions}
         self.holder: str | None = None
+        self.now = 1000.0
+        self.used_at = {v.id: float(v.id) for v in versions}
+        self.checked_at: dict[tuple[str, int], float] = {}
 
     def _ask(self) -> None:
         if self.down:
@@ -46,11 +49,14 @@ class MemoryStore:
     def prepare(self) -> None:
         self._ask()
 
-    def revision(self) -> int:
+    def pulse(self) -> tuple[int, float]:
         self._ask()
-        return self.count
+        return self.count, max(self.used_at.values(), default=0.0)
 
-    def snapshot(self) -> Snapshot:
+    def demand(self) -> Demand:
+        return Demand(self.now, dict(self.used_at), dict(self.checked_at))
+
+    def snapshot(self, held: Snapshot | None = None) -> Snapshot:
         self._ask()
         placements: dict[int, tuple[Placement, ...]] = {}
         for placement in list(self.placed.values()):
@@ -76,6 +82,7 @@ class MemoryStore:
         self._ask()
         self.count += 1
         self.placed[(placement.worker, placement.version_id)] = placement
+        self.checked_at[(placement.worker, placement.version_id)] = self.now
 
     def drop_placements(
         self, worker: str, version_ids: Iterable[int] | None = None, *, boot: str | None = None
@@ -84,6 +91,7 @@ class MemoryStore:
         self.count += 1
         for version_id in version_ids or ():
             self.placed.pop((worker, version_id), None)
+            self.checked_at.pop((worker, version_id), None)
         return True
 
     def record_worker(
@@ -111,6 +119,9 @@ class MemoryStore:
         self._ask()
         self.count += 1
         self.specs[spec.name] = spec
+
+    def remove_worker(self, name: str) -> bool:
+        return self.specs.pop(name, None) is not None
 
     def acquire_lease(self, name: str, holder: str, ttl_s: float) -> bool:
         self._ask()
@@ -225,7 +236,9 @@ async def test_a_retired_version_waits_for_busy_gateways() -> None:
         store.retire(1)
         await asyncio.sleep(0.3)
         assert worker.loaded
-        store.beats = (replace(beat, revision=store.count, busy=frozenset({one.worker_name})),)
+        store.beats = (
+            replace(beat, revision=store.count, busy=frozenset({in_flight("w1", one.worker_name)})),
+        )
         await asyncio.sleep(0.3)
         assert worker.loaded
         store.beats = (replace(beat, revision=store.count),)
@@ -248,6 +261,82 @@ async def test_what_does_not_fit_makes_room_in_two_phases() -> None:
         store.beats = (replace(beat, revision=store.count),)
         await until(lambda: effect(store, version_id=2) is Effect.EFFECTIVE)
     assert set(worker.loaded) == {new.worker_name}
+
+
+async def test_a_call_makes_the_least_recently_used_give_way() -> None:
+    versions = [version(i, state=VersionState.CANDIDATE) for i in range(1, 5)]
+    store, workers = MemoryStore(*versions), [FakeWorker("w1"), FakeWorker("w2")]
+    async with controlling(store, *workers, room=1):
+        await until(lambda: {v for _, v in store.placed} == {3, 4})
+        store.now += 100
+        store.used_at[1] = store.now - 2
+        await until(lambda: {v for _, v in store.placed} == {1, 4})
+        store.used_at |= {2: store.now - 1, 4: store.now + 1}
+        await asyncio.sleep(0.2)
+        assert {v for _, v in store.placed} == {1, 4}, "the one just loaded is not taken away"
+        store.now += 100
+        await until(lambda: {v for _, v in store.placed} == {2, 4})
+    assert all(len(worker.loaded) == 1 for worker in workers)
+
+
+async def test_a_version_with_calls_in_flight_stays_until_they_end() -> None:
+    one, two = (version(i, state=VersionState.CANDIDATE) for i in (1, 2))
+    store, worker = MemoryStore(one, two), FakeWorker()
+    async with controlling(store, worker, room=1):
+        await until(lambda: effect(store, version_id=2) is Effect.EFFECTIVE)
+        busy = GatewayBeat("g", "", 10**6, frozenset({in_flight("w1", two.worker_name)}), 0.0)
+        store.beats = (busy,)
+        store.now += 100
+        store.used_at[1] = store.now
+        await until(lambda: ("w1", 2) not in store.placed)
+        await asyncio.sleep(0.2)
+        assert set(worker.loaded) == {two.worker_name}
+        store.beats = (replace(busy, busy=frozenset({in_flight("w2", two.worker_name)})),)
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+    assert set(worker.loaded) == {one.worker_name}
+
+
+async def test_a_bad_version_is_tried_on_every_worker_before_it_is_rejected() -> None:
+    good = [version(i, state=VersionState.CANDIDATE) for i in (1, 2)]
+    bad = version(3)
+    store, workers = MemoryStore(*good, bad), [FakeWorker("w1"), FakeWorker("w2")]
+    for worker in workers:
+        worker.deltas[bad.worker_name] = 0.0
+    async with controlling(store, *workers, room=1):
+        await until(lambda: store.versions[3].state is VersionState.REJECTED)
+    assert all(f"load {bad.worker_name}" in worker.log for worker in workers)
+
+
+async def test_a_proof_is_renewed_in_place() -> None:
+    store, worker = MemoryStore(version(1, state=VersionState.SERVING)), FakeWorker()
+    async with controlling(store, worker):
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+        proven = store.now
+        store.now += 3601
+        await until(lambda: store.checked_at["w1", 1] > proven)
+    assert f"unload {version(1).worker_name}" not in worker.log
+    assert worker.log.count(f"measure {version(1).worker_name}") == 6, "two rounds of three"
+
+
+async def test_a_worker_that_has_come_to_answer_wrongly_is_fenced_then_loads_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = version(1, state=VersionState.SERVING)
+    store, worker = MemoryStore(one), FakeWorker()
+    async with controlling(store, worker):
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+        busy = GatewayBeat("g", "", 10**6, frozenset({in_flight("w1", one.worker_name)}), 0.0)
+        store.beats = (busy,)
+        worker.deltas[one.worker_name] = 0.0
+        store.now += 3601
+        await until(lambda: effect(store) is Effect.NO_EFFECT)
+        await asyncio.sleep(1.5)
+        assert worker.loaded, "a call that began before is still in flight"
+        worker.deltas.clear()
+        store.beats = (replace(busy, busy=frozenset()),)
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+    assert f"unload {one.worker_name}" in worker.log
+    assert any("never gets calls" in r.message for r in caplog.records if r.levelname == "ERROR")
 
 
 async def test_a_failing_worker_does_not_stop_the_others() -> None:

@@ -1,4 +1,4 @@
-"""What should be where, and what follows from what was seen."""
+"""What follows from what was seen of the workers."""
 
 from __future__ import annotations
 
@@ -11,26 +11,16 @@ from gateway.controller.desired import (
     VERDICTS,
     Step,
     Trial,
-    desired,
     drained,
     next_step,
     plan,
 )
-from gateway.registry.snapshot import Alias, Effect, Placement, Snapshot, Version, VersionState
+from gateway.registry.records import in_flight
+from gateway.registry.snapshot import Effect, Placement, VersionState
 from gateway.workers.probe import Observed
-from tests.unit.gateway.workers.fake import base_version, version
+from tests.unit.gateway.workers.fake import version
 
 BASE = frozenset({"base@0"})
-
-
-def snapshot(versions: list[Version], *aliases: Alias) -> Snapshot:
-    return Snapshot(
-        revision=1,
-        keys={},
-        aliases={(a.tenant, a.name): a for a in aliases},
-        versions={(v.tenant, v.alias, v.number): v for v in versions},
-        workers={},
-    )
 
 
 def seen(*adapters: str, worker: str = "w1", boot: str = "1.00", healthy: bool = True) -> Observed:
@@ -41,27 +31,6 @@ def placed(
     version_id: int, effect: Effect = Effect.EFFECTIVE, boot: str = "1.00", worker: str = "w1"
 ) -> Placement:
     return Placement(worker, version_id, boot, effect, "why")
-
-
-def test_what_aliases_need_comes_first_then_the_newest() -> None:
-    versions = [version(i) for i in range(1, 8)]
-    alias = Alias("support", "default", versions[1], versions[0], versions[2], 0.1)
-    made = desired(snapshot([base_version(), *versions], alias), 5)
-    assert [v.id for v in made] == [2, 3, 1, 7, 6]
-
-
-@given(st.lists(st.sampled_from(VersionState), max_size=12), st.integers(0, 6))
-def test_desired_versions_live_and_fit(states: list[VersionState], room: int) -> None:
-    versions = [version(i + 1, state=state) for i, state in enumerate(states)]
-    made = desired(snapshot(versions), room)
-    assert len(made) <= room
-    assert len({v.id for v in made}) == len(made)
-    ended = (VersionState.RETIRED, VersionState.REJECTED)
-    assert not [v for v in made if v.state in ended]
-
-
-def test_draining_versions_are_not_desired() -> None:
-    assert desired(snapshot([version(1, draining_since=4)]), 8) == ()
 
 
 def test_a_missing_version_is_to_be_proven() -> None:
@@ -142,8 +111,9 @@ def test_versions_that_serve_are_not_rejected_here() -> None:
     assert next_step(serving, (), {"w1": seen()}, {("w1", 1): FAILED}) is None
 
 
+CALLS = [in_flight("w1", "a"), in_flight("w1", "b"), in_flight("w2", "a")]
 beats = st.lists(
-    st.tuples(st.integers(0, 9), st.sets(st.sampled_from(["a", "b"])).map(frozenset)), max_size=5
+    st.tuples(st.integers(0, 9), st.sets(st.sampled_from(CALLS)).map(frozenset)), max_size=5
 )
 
 
@@ -152,5 +122,19 @@ def test_drained_means_that_nobody_can_still_call(
     live: list[tuple[int, frozenset[str]]], since: int
 ) -> None:
     stale = any(revision < since for revision, _ in live)
-    busy = any("a" in names for _, names in live)
-    assert drained("a", since, live) == (not stale and not busy)
+    busy = any(in_flight("w1", "a") in calls for _, calls in live)
+    assert drained("w1", "a", since, live) == (not stale and not busy)
+
+
+def test_a_static_worker_holds_what_it_shows_and_is_told_nothing() -> None:
+    shown, lost, ended = version(1), version(2), version(3, draining_since=5)
+    static = replace(seen(shown.worker_name, ended.worker_name), static=True)
+    todo = plan(static, [shown], {1: shown, 2: lost, 3: ended}, ())
+    assert (todo.prove, todo.drain) == ((shown,), ())
+
+
+def test_workers_that_cannot_hold_a_version_do_not_speak_against_it() -> None:
+    fleet = {"w1": seen(), "w2": replace(seen(worker="w2"), static=True)}
+    step = next_step(version(1), (), fleet, {("w1", 1): FAILED})
+    assert step == Step(VersionState.REJECTED, "w1: no effect")
+    assert next_step(version(1), (), {"w2": fleet["w2"]}, {}) is None

@@ -13,7 +13,7 @@ import pytest
 from gateway.registry.artifacts import Rules, inspect
 from gateway.registry.base_shapes import BaseModelShapes
 from gateway.registry.errors import AdapterTooLarge, InvalidAdapter
-from gateway.registry.storage import AdapterStorage
+from gateway.registry.storage import FolderStorage
 
 from .adapter_files import (
     BASE,
@@ -47,7 +47,7 @@ def root(tmp_path: Path) -> Path:
 
 def refusal(source: Path, rules: Rules, root: Path) -> str:
     """Give the message that a folder is refused with, and see that nothing of it is left."""
-    with pytest.raises(InvalidAdapter) as caught, AdapterStorage(root).receive(source) as draft:
+    with pytest.raises(InvalidAdapter) as caught, FolderStorage(root).receive(source) as draft:
         inspect(draft, rules)
     assert left_in(root) == []
     return caught.value.message
@@ -70,7 +70,7 @@ def test_a_sound_adapter_is_kept(source: Path, rules: Rules, root: Path, named: 
         said=config(base_model_name_or_path=named),
         manifest={"fingerprint": fingerprint(), "dataset": {"digest": "d"}, "rank": 99},
     )
-    storage = AdapterStorage(root)
+    storage = FolderStorage(root)
     with storage.receive(source) as draft:
         facts = inspect(draft, rules)
         key, created = storage.keep(draft)
@@ -81,7 +81,12 @@ def test_a_sound_adapter_is_kept(source: Path, rules: Rules, root: Path, named: 
     assert facts.manifest["target_modules"] == ["q_proj"]
     assert facts.manifest["dataset"] == {"digest": "d"}
     kept = Path(storage.locate(key))
-    assert {path.name for path in kept.iterdir()} == {CONFIG, WEIGHTS, "manifest.json"}
+    assert {path.name for path in kept.iterdir()} == {
+        CONFIG,
+        WEIGHTS,
+        "manifest.json",
+        "files.json",
+    }
     assert kept.stat().st_mode & 0o777 == 0o755
     assert all(path.stat().st_mode & 0o777 == 0o444 for path in kept.iterdir())
     assert left_in(root)[0] == "adapters"
@@ -121,7 +126,7 @@ def test_config_faults(
 ) -> None:
     write_adapter(source, said=config(**changes))
     if message is None:
-        with AdapterStorage(root).receive(source) as draft:
+        with FolderStorage(root).receive(source) as draft:
             inspect(draft, rules)
         return
     assert message in refusal(source, rules, root)
@@ -246,7 +251,7 @@ def test_folder_faults(
 
 
 def test_what_trainers_leave_beside_is_not_taken(source: Path, rules: Rules, root: Path) -> None:
-    plain = AdapterStorage(root)
+    plain = FolderStorage(root)
     with plain.receive(source) as draft:
         before = draft.sha256
     for name in ("training_args.bin", "tokenizer.json", "README.md"):
@@ -264,9 +269,9 @@ def test_a_missing_folder_and_a_file_in_its_place(tmp_path: Path, rules: Rules, 
 
 def test_too_large(source: Path, root: Path) -> None:
     size = sum(path.stat().st_size for path in source.iterdir())
-    with AdapterStorage(root, max_bytes=size).receive(source):
+    with FolderStorage(root, max_bytes=size).receive(source):
         pass
-    storage = AdapterStorage(root, max_bytes=size - 1)
+    storage = FolderStorage(root, max_bytes=size - 1)
     with pytest.raises(AdapterTooLarge, match=f"larger than {size - 1} bytes") as caught:
         storage.receive(source).__enter__()
     assert caught.value.status == 413
@@ -286,21 +291,21 @@ def test_too_large(source: Path, root: Path) -> None:
 def test_upload_names(source: Path, root: Path, name: str, message: str) -> None:
     files = {path.name: io.BytesIO(path.read_bytes()) for path in source.iterdir()}
     with pytest.raises(InvalidAdapter, match=message):
-        AdapterStorage(root).receive({**files, name: io.BytesIO(b"{}")}).__enter__()
+        FolderStorage(root).receive({**files, name: io.BytesIO(b"{}")}).__enter__()
     assert left_in(root) == []
 
 
 def test_an_upload_and_a_folder_of_the_same_files_have_one_digest(source: Path, root: Path) -> None:
     files = {path.name: io.BytesIO(path.read_bytes()) for path in source.iterdir()}
-    storage = AdapterStorage(root)
+    storage = FolderStorage(root)
     with storage.receive(source) as one, storage.receive(files) as other:
         assert one.sha256 == other.sha256
 
 
 def test_sweeping_spares_what_is_being_received(source: Path, root: Path) -> None:
-    storage = AdapterStorage(root)
+    storage = FolderStorage(root)
     with storage.receive(source) as draft:
-        stale = root / ".incoming-stale"
+        stale = root / ".incoming-adapter-stale"
         stale.mkdir()
         os.utime(stale, (1, 1))
         storage.sweep()
@@ -311,7 +316,7 @@ def test_sweeping_spares_what_is_being_received(source: Path, root: Path) -> Non
 def test_ranks_by_pattern(source: Path, rules: Rules, root: Path) -> None:
     said = config(r=2, rank_pattern={"q_proj": 4})
     write_adapter(source, said=said)
-    with AdapterStorage(root).receive(source) as draft:
+    with FolderStorage(root).receive(source) as draft:
         assert inspect(draft, rules).rank == 4
 
 
@@ -325,13 +330,13 @@ def test_modules_whose_shape_is_not_told_or_is_tied(
         for name, info in lora(tall=tall).items()
     }
     write_adapter(source, weights=safetensors(tensors))
-    with AdapterStorage(root).receive(source) as draft:
+    with FolderStorage(root).receive(source) as draft:
         inspect(draft, rules)
 
 
 def test_without_the_base_at_hand_shapes_are_taken(source: Path, root: Path) -> None:
     write_adapter(source, weights=safetensors(lora(wide=99)))
-    with AdapterStorage(root).receive(source) as draft:
+    with FolderStorage(root).receive(source) as draft:
         assert inspect(draft, Rules(BASE, 16)).rank == 4
 
 
@@ -341,5 +346,5 @@ def test_a_base_that_is_no_safetensors_does_not_stand_in_the_way(
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "model.safetensors").write_bytes(b"half")
-    with AdapterStorage(root).receive(source) as draft:
+    with FolderStorage(root).receive(source) as draft:
         inspect(draft, Rules(BASE, 16, BaseModelShapes(broken)))

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from gateway.errors import Conflict
 from gateway.registry.errors import VersionNotFound
-from gateway.registry.records import GatewayBeat, unloadable
 from gateway.registry.service import Registry
-from gateway.registry.snapshot import Effect, Placement, Version, VersionState, WorkerSpec
+from gateway.registry.snapshot import Effect, Placement, WorkerSpec
 
 from .conftest import Clock, Shelf
 
@@ -92,52 +92,6 @@ def test_heartbeats(registry: Registry, clock: Clock) -> None:
     assert registry.live_gateways() == ()
 
 
-def _version(since: int | None, number: int = 1) -> Version:
-    state = VersionState.RETIRED
-    draining = since is not None
-    return Version(5, "t", "a", number, "f" * 64, "", "b", 4, state, draining, since)
-
-
-def _beat(revision: int, *busy: str) -> GatewayBeat:
-    return GatewayBeat("g", "", revision, frozenset(busy), 0.0)
-
-
-@pytest.mark.parametrize(
-    ("version", "beats", "may"),
-    [
-        (_version(7), [], True),
-        (_version(7), [_beat(7), _beat(9)], True),
-        (_version(7), [_beat(7), _beat(6)], False),
-        (_version(7), [_beat(7, "a@1-ffffffff")], False),
-        (_version(7), [_beat(7, "a@2-ffffffff")], True),
-        (_version(None), [], False),
-        (_version(7, number=0), [], False),
-    ],
-)
-def test_when_a_version_may_be_unloaded(
-    version: Version, beats: list[GatewayBeat], may: bool
-) -> None:
-    assert unloadable(version, beats) is may
-
-
-def test_two_phase_unload(registry: Registry, shelf: Shelf, clock: Clock) -> None:
-    version = shelf.add()
-    registry.heartbeat("g1", registry.revision())
-    assert not registry.unloadable(version.id)
-    registry.retire("default", "support", 1)
-    assert not registry.unloadable(version.id), "g1 still routes by the older revision"
-    registry.heartbeat("g1", registry.revision(), [version.worker_name])
-    assert not registry.unloadable(version.id), "g1 has a call in flight"
-    registry.heartbeat("g1", registry.revision())
-    assert registry.unloadable(version.id)
-    registry.heartbeat("g2", 0)
-    assert not registry.unloadable(version.id)
-    clock.now += 16
-    assert registry.unloadable(version.id), "both gateways' leases have run out"
-    with pytest.raises(VersionNotFound):
-        registry.unloadable(999)
-
-
 def test_leases(registry: Registry, clock: Clock) -> None:
     assert registry.acquire_lease("controller", "a", 10)
     assert registry.acquire_lease("controller", "a", 10)
@@ -157,3 +111,70 @@ def test_one_holder_among_many(registry: Registry) -> None:
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda n: registry.acquire_lease("x", str(n), 10), range(16)))
     assert sum(got) == 1
+
+
+def test_uses_keep_the_latest_time_and_are_no_change(
+    registry: Registry, shelf: Shelf, clock: Clock
+) -> None:
+    one, two = shelf.add(), shelf.add()
+    assert registry.demand().used_at == {one.id: clock.now, two.id: clock.now}, "registered now"
+    before = registry.revision()
+    clock.now += 100
+    registry.heartbeat("g1", 1, used={one.id: 5.0})
+    registry.heartbeat("g2", 1, used={two.id: 1.0, one.id: 9.0})
+    registry.heartbeat("g1", 1)
+    assert registry.demand().used_at == {one.id: clock.now - 5, two.id: clock.now - 1}
+    assert registry.pulse() == (before, clock.now - 1)
+    assert registry.describe("default", "support").versions[1].used_at == clock.now - 1
+
+
+def test_demand_tells_when_placements_were_proven(
+    registry: Registry, shelf: Shelf, clock: Clock
+) -> None:
+    version = shelf.add()
+    placement = Placement("w1", version.id, "b1", Effect.EFFECTIVE, "close")
+    registry.record_placement(placement)
+    before = registry.revision()
+    clock.now += 60
+    registry.record_placement(placement)
+    found = registry.demand()
+    assert (found.now, found.checked_at) == (clock.now, {("w1", version.id): clock.now})
+    assert registry.revision() == before, "the same again is no change to route by"
+
+
+def test_a_held_snapshot_is_renewed_by_what_changed(registry: Registry, shelf: Shelf) -> None:
+    version = shelf.add()
+    held = registry.snapshot()
+    registry.record_placement(Placement("w1", version.id, "b1", Effect.EFFECTIVE))
+    after = registry.snapshot(held)
+    assert after == registry.snapshot()
+    assert after.versions is held.versions, "nothing but placements was read"
+    registry.promote("default", "support", 1)
+    registry.drop_placements("w1")
+    assert registry.snapshot(after) == registry.snapshot()
+    assert registry.snapshot(after).aliases["default", "support"].stable is not None
+
+
+def test_pins(registry: Registry, shelf: Shelf) -> None:
+    version = shelf.add()
+    before = registry.revision()
+    assert registry.pin("default", "support", 1, 2, "ann").pinned == 2
+    assert registry.snapshot().versions["default", "support", 1].pinned == 2
+    assert registry.revision() == before + 1
+    registry.pin("default", "support", 1, 2, "ann")
+    assert registry.revision() == before + 1, "the same again changes nothing"
+    assert registry.pin("default", "support", 1, None).pinned == 0
+    (told,) = registry.describe("default", "support").versions
+    assert [event.reason for event in told.events[-2:]] == [
+        "pinned to 2 workers",
+        "no longer pinned",
+    ]
+    registry.pin("default", "support", 1, 1)
+    registry.retire("default", "support", 1)
+    assert registry.version("default", "support", 1).pinned == 0
+    with pytest.raises(Conflict, match="retired"):
+        registry.pin("default", "support", 1, 1)
+    with pytest.raises(Conflict, match="base model"):
+        registry.pin("default", "base", 0, 1)
+    with pytest.raises(VersionNotFound):
+        registry.pin("default", "support", version.number + 1, 1)

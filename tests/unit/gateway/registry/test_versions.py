@@ -12,9 +12,9 @@ from sqlalchemy import Connection
 from gateway.errors import Conflict, GatewayError
 from gateway.registry import writes
 from gateway.registry.errors import AliasNotFound, InvalidAdapter, InvalidName, VersionNotFound
-from gateway.registry.repository import BASE_ALIAS, BASE_TENANT
+from gateway.registry.receiving import Draft
 from gateway.registry.service import Registry
-from gateway.registry.snapshot import Placement, VersionState
+from gateway.registry.snapshot import BASE_ALIAS, BASE_TENANT, Placement, VersionState
 
 from .adapter_files import BASE, left_in, write_adapter
 from .conftest import Clock, Shelf
@@ -123,8 +123,29 @@ def test_a_failure_while_recording_leaves_no_files(
         patch.setattr(writes, "insert_version", fail)
         with pytest.raises(RuntimeError, match="lost"):
             registry.register("default", "support", source)
-    assert left_in(storage) == []
+    assert left_in(storage) == ["adapters"]
     assert registry.register("default", "support", tmp_path / "a").number == 1
+
+
+def test_files_that_a_failing_twin_took_back_are_asked_for_again(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A twin kept them first, failed, and discards them before this one has recorded anything."""
+    keep = registry.storage.keep
+
+    def keep_and_lose(draft: Draft) -> tuple[str, bool]:
+        key, _ = keep(draft)
+        registry.storage.discard(key)
+        return key, False
+
+    source = write_adapter(tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.storage, "keep", keep_and_lose)
+        with pytest.raises(Conflict, match="send them again"):
+            registry.register("default", "support", source)
+    with pytest.raises(AliasNotFound):
+        registry.alias("default", "support")
+    assert registry.register("default", "support", source).number == 1
 
 
 def test_a_failure_spares_files_that_another_version_has(
@@ -157,7 +178,7 @@ def test_tenants_do_not_meet(registry: Registry, shelf: Shelf) -> None:
     assert (mine.number, theirs.number) == (1, 1)
     registry.promote("a", "support", 1)
     assert registry.alias("b", "support").stable is None
-    assert [d.alias.name for d in registry.describe_all("c")] == ["base"]
+    assert [alias.name for alias, _ in registry.overview("c")] == ["base"]
     with pytest.raises(AliasNotFound):
         registry.promote("c", "support", 1)
     with pytest.raises(VersionNotFound):
@@ -232,10 +253,8 @@ def test_retired_versions_leave_the_snapshot_once_no_worker_has_them(
     registry.record_placement(Placement("w", version.id, "boot", None))
     registry.retire("default", "support", 1, "ann", "old")
     assert registry.snapshot().versions["default", "support", 1].draining
-    assert [found.id for found in registry.draining()] == [version.id]
     registry.drop_placements("w", [version.id])
     assert ("default", "support", 1) not in registry.snapshot().versions
-    assert registry.draining() == ()
     assert registry.version("default", "support", 1).state is S.RETIRED
 
 

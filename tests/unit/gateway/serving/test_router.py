@@ -1,156 +1,157 @@
-"""Who gets a call while workers are full, or fail."""
+"""Calls wait for an adapter that nobody holds, and see to it that it comes."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from gateway.errors import NoWorker, Saturated
-from gateway.registry.snapshot import Snapshot
-from gateway.serving.breaker import FIRST_PAUSE_S, IN_A_ROW, State
-from gateway.serving.router import Router, Target
+from gateway.errors import NoWorker
+from gateway.registry.records import in_flight
+from gateway.registry.snapshot import Placement, Snapshot, Version, VersionState
+from gateway.rendezvous import number, weight
+from gateway.serving.router import Router
 from gateway.serving.waiting import Standing
 from gateway.settings import QueueSettings
+from gateway.workers.loader import Loader
 from gateway.workers.probe import WorkerWatch
-from tests.unit.gateway.workers.fake import FakeWorker, base_version
+from tests.unit.gateway.workers.fake import FakeWorker, base_version, fingerprint, version
 
-BASE = base_version()
+VERSION = version(1, state=VersionState.CANDIDATE)
 
 
 class Fleet:
-    """A router over workers in memory, which are probed when the test says so."""
+    """Two workers of one slot, a registry that keeps placements, and a router over them."""
 
-    def __init__(self, group: asyncio.TaskGroup, count: int, **settings: Any) -> None:
-        self.workers = {name: FakeWorker(name) for name in (f"w{n}" for n in range(count))}
-        ticks = itertools.count()
-        self.watch = WorkerWatch(lambda spec: self.workers[spec.name])
-        loader: Any = None  # the base needs no load
-        self.router = Router(self.watch, loader, group, QueueSettings(**settings))
+    def __init__(self) -> None:
+        self.workers = {name: FakeWorker(name) for name in ("w1", "w2")}
+        self.placed: dict[tuple[str, int], Placement] = {}
+        self.revision = 1
+        self.router: Router
+        self.watch: WorkerWatch
+
+    def reference(self, version_id: int) -> Mapping[str, Any] | None:
+        return fingerprint()
+
+    def adopt_reference(self, version_id: int, made: Mapping[str, Any], worker: str) -> bool:
+        return False
+
+    def record_placement(self, placement: Placement) -> None:
+        self.placed[placement.worker, placement.version_id] = placement
+
+    def publish(self) -> None:
+        """Let the router see what was placed."""
+        self.revision += 1
+        placements: dict[int, tuple[Placement, ...]] = {}
+        for placement in self.placed.values():
+            before = placements.get(placement.version_id, ())
+            placements[placement.version_id] = (*before, placement)
         specs = {name: worker.spec for name, worker in self.workers.items()}
-        self.router.update(Snapshot(1, {}, {}, {}, specs))
-        for prober in self.watch._probers.values():
-            prober._clock = lambda: float(next(ticks))
+        self.router.update(Snapshot(self.revision, {}, {}, {}, specs, placements))
 
-    async def probe(self) -> None:
-        for name in self.workers:
-            await self.watch.look(name)
+    def loads(self) -> list[str]:
+        return [
+            name
+            for name, worker in self.workers.items()
+            for line in worker.log
+            if line.startswith("load")
+        ]
 
-    async def call(self, session: str = "", wait: float = 0.0, **standing: Any) -> Target:
-        deadline = asyncio.get_running_loop().time() + wait
-        stands = Standing(**{"key": 1, "priority": "normal"} | standing)
-        return await self.router.begin(BASE, session, deadline, {}, stands)
-
-    def wait(self, **standing: Any) -> asyncio.Task[Target]:
-        return asyncio.create_task(self.call(**standing))
-
-
-@pytest.fixture
-async def group() -> AsyncIterator[asyncio.TaskGroup]:
-    async with asyncio.TaskGroup() as group:
-        yield group
+    async def call(self, asked: Version = VERSION, seconds: float = 5.0) -> str:
+        deadline = asyncio.get_running_loop().time() + seconds
+        target = await self.router.begin(asked, "", deadline, {}, Standing(1, "normal"))
+        return target.worker.name
 
 
-async def settled() -> None:
-    for _ in range(4):
-        await asyncio.sleep(0)
+@asynccontextmanager
+async def serving(fleet: Fleet) -> AsyncIterator[Fleet]:
+    fleet.watch = WorkerWatch(lambda spec: fleet.workers[spec.name], interval=0.05)
+    async with asyncio.TaskGroup() as group, Loader(fleet.watch, fleet, max_cpu_loras=1) as loader:
+        fleet.router = Router(fleet.watch, loader, group, QueueSettings())
+        fleet.publish()
+        probing = group.create_task(fleet.watch.run())
+        await until(lambda: all(seen.healthy for seen in fleet.watch.observed.values()))
+        yield fleet
+        probing.cancel()
 
 
-async def test_full_is_not_the_same_as_not_ready(group: asyncio.TaskGroup) -> None:
-    fleet = Fleet(group, 1, wait=0.05)
-    with pytest.raises(NoWorker):
-        await fleet.call()
-    fleet.workers["w0"].waiting = 4
-    await fleet.probe()
-    with pytest.raises(Saturated):
-        await fleet.call()
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 (tasks of the code under test change it)
+            await asyncio.sleep(0.01)
 
 
-async def test_the_end_of_a_call_lets_the_next_one_go(group: asyncio.TaskGroup) -> None:
-    fleet = Fleet(group, 2, per_worker=1)
-    await fleet.probe()
-    targets = [await fleet.call(), await fleet.call()]
-    assert {target.worker.name for target in targets} == {"w0", "w1"}
-    low, high = fleet.wait(priority="low"), fleet.wait(priority="high", key=2)
-    await settled()
-    fleet.router.end(targets[0], answered=True)
-    assert await high == targets[0]
-    assert not low.done()
-    fleet.router.end(targets[1], answered=True)
-    assert await low == targets[1]
+async def test_many_calls_make_one_load_where_every_gateway_would_make_it() -> None:
+    async with serving(Fleet()) as fleet:
+        for worker in fleet.workers.values():
+            worker.pause = 0.05
+        calls = [asyncio.ensure_future(fleet.call()) for _ in range(20)]
+        await until(lambda: bool(fleet.placed))
+        await asyncio.sleep(0.2)  # the name shows before the placement does
+        fleet.publish()
+        chosen = set(await asyncio.gather(*calls))
+    mixed = number(VERSION.worker_name)
+    assert chosen == {max(fleet.workers, key=lambda name: weight(mixed, name))}
+    assert len(fleet.loads()) == 1
+    assert fleet.router.found == {"loaded": 20}
+    assert not fleet.router.hungry
 
 
-async def test_a_probe_lets_calls_go_that_wait(group: asyncio.TaskGroup) -> None:
-    fleet = Fleet(group, 1)
-    fleet.workers["w0"].kv_usage = 0.99
-    await fleet.probe()
-    waits = fleet.wait()
-    await settled()
-    assert not waits.done()
-    fleet.workers["w0"].kv_usage = 0.5
-    await fleet.probe()
-    assert (await waits).worker.name == "w0"
+async def test_where_no_slot_is_free_a_call_tells_of_its_need_and_waits() -> None:
+    fleet = Fleet()
+    for worker in fleet.workers.values():
+        worker.loaded["other@1-00000009"] = "/adapters/9"
+    async with serving(fleet):
+        told: list[None] = []
+        fleet.router.when_hungry(lambda: told.append(None))
+        waiting = asyncio.ensure_future(fleet.call(seconds=0.3))
+        await until(lambda: fleet.router.hungry)
+        with fleet.router.uses.telling() as used:
+            assert set(used) == {VERSION.id}
+        assert told == [None]
+        with pytest.raises(NoWorker):
+            await waiting
+        assert not fleet.router.hungry
+    assert fleet.loads() == []
+    assert fleet.router.found == {"none": 1}
 
 
-async def test_who_leaves_the_queue_holds_nothing(group: asyncio.TaskGroup) -> None:
-    fleet = Fleet(group, 1, per_worker=1)
-    await fleet.probe()
-    target = await fleet.call()
-    gone = fleet.wait()
-    await settled()
-    gone.cancel()
-    await settled()
-    assert len(fleet.router.queue) == 0
-    again = fleet.wait()
-    await settled()
-    fleet.router.end(target)
-    again.cancel()  # in the moment in which its place was found
-    await settled()
-    assert fleet.router.per_worker["w0"] == 0
-    assert (await fleet.call()).worker.name == "w0"
+async def test_a_name_that_is_on_its_way_off_is_left_alone() -> None:
+    fleet = Fleet()
+    for worker in fleet.workers.values():
+        worker.loaded[VERSION.worker_name] = VERSION.path
+    async with serving(fleet):
+        with pytest.raises(NoWorker):
+            await fleet.call(seconds=0.2)
+    assert fleet.loads() == []
 
 
-async def test_a_failing_worker_gets_no_calls_until_it_is_tried(
-    group: asyncio.TaskGroup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 100.0
-    monkeypatch.setattr("gateway.serving.router.time.monotonic", lambda: now)
-    fleet = Fleet(group, 2)
-    await fleet.probe()
-
-    async def asked(calls: int) -> int:
-        bad = 0
-        for n in range(calls):
-            target = await fleet.call(session=str(n))
-            failed = target.worker.name == "w0"
-            fleet.router.end(target, answered=not failed)
-            bad += failed
-        return bad
-
-    assert await asked(200) == IN_A_ROW
-    assert fleet.router.circuits() == {"w0": State.OPEN, "w1": State.CLOSED}
-    now += FIRST_PAUSE_S
-    assert await asked(200) == 1
-    fleet.workers["w0"].restart()
-    await fleet.probe()
-    assert fleet.router.circuits() == {"w0": State.CLOSED, "w1": State.CLOSED}
-    assert await asked(200) == IN_A_ROW
+async def test_calls_in_flight_are_told_by_worker_and_count_as_use() -> None:
+    async with serving(Fleet()) as fleet:
+        asyncio.get_running_loop().call_later(0.2, fleet.publish)
+        deadline = asyncio.get_running_loop().time() + 5
+        for _ in range(2):
+            target = await fleet.router.begin(VERSION, "", deadline, {}, Standing(1, "normal"))
+        with fleet.router.uses.telling():
+            pass
+        assert fleet.router.busy() == [in_flight(target.worker.name, VERSION.worker_name)]
+        fleet.router.note_running()
+        with fleet.router.uses.telling() as used:
+            assert set(used) == {VERSION.id}
+        fleet.router.end(target)
+        assert fleet.router.busy()
+        fleet.router.end(target)
+        assert fleet.router.busy() == []
+        assert await fleet.call() == target.worker.name
+        assert fleet.router.found == {"loaded": 1, "resident": 2}
 
 
-async def test_calls_without_a_verdict_do_not_count(group: asyncio.TaskGroup) -> None:
-    fleet = Fleet(group, 1)
-    await fleet.probe()
-    for _ in range(50):
-        fleet.router.end(await fleet.call())
-    assert fleet.router.circuits() == {"w0": State.CLOSED}
-
-
-async def test_the_only_worker_is_asked_even_if_it_fails(group: asyncio.TaskGroup) -> None:
-    fleet = Fleet(group, 1)
-    await fleet.probe()
-    for _ in range(50):
-        fleet.router.end(await fleet.call(), answered=False)
-    assert fleet.router.circuits() == {"w0": State.OPEN}
+async def test_the_base_needs_no_place() -> None:
+    async with serving(Fleet()) as fleet:
+        assert await fleet.call(base_version()) in fleet.workers
+        with fleet.router.uses.telling() as used:
+            assert used == {}
+    assert fleet.router.found == {}

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from gateway.registry.snapshot import Version, VersionState, WorkerSpec
-from gateway.workers.client import Capabilities, ServedModel, WorkerMetrics
+from gateway.workers.admin import Capabilities, ServedModel, WorkerMetrics
 from gateway.workers.errors import LoadRefused, WorkerSlow, WorkerUnreachable
 
 BASE = "base@0"
@@ -15,7 +15,7 @@ BASE = "base@0"
 class FakeWorker:
     """Serves `base@0`; `deltas` tells by how much an adapter shifts each log-probability."""
 
-    capabilities = Capabilities(runtime_load=True, token_logprobs=True)
+    capabilities = Capabilities(runtime_load=True, forced_tokens=True)
 
     def __init__(self, name: str = "w1") -> None:
         self.spec = WorkerSpec(name, f"http://{name}")

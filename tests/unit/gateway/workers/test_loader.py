@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.registry.snapshot import Effect, Placement
+from gateway.workers.admin import Capabilities
 from gateway.workers.errors import (
     FingerprintInvalid,
     LoadRefused,
@@ -257,3 +258,34 @@ async def test_a_worker_that_dies_under_loads_is_left_in_peace(
         worker.answer_logprobs = answers  # type: ignore[method-assign]
         assert (await loader.ensure("w1", version())).routable
         assert (await loader.ensure("w1", version(2))).routable
+
+
+async def test_what_a_worker_was_started_with_is_proven_and_never_loaded(
+    loader: Loader, worker: FakeWorker
+) -> None:
+    worker.capabilities = Capabilities(runtime_load=False, forced_tokens=True)
+    worker.loaded[version().worker_name] = "/loras/1.gguf"
+    placement = await loader.ensure("w1", version())
+    assert placement.effect is Effect.EFFECTIVE
+    worker.delta = 0.0
+    assert (await loader.reload("w1", version())).effect is Effect.NO_EFFECT
+    assert not [line for line in worker.log if "load" in line]
+
+
+async def test_what_cannot_be_measured_is_routable_by_declaration(
+    loader: Loader, worker: FakeWorker
+) -> None:
+    worker.capabilities = Capabilities(runtime_load=False, forced_tokens=False)
+    worker.loaded[version().model] = "my-lora"
+    placement = await loader.ensure("w1", version())
+    assert (placement.effect, placement.routable) == (Effect.DECLARED, True)
+    assert placement.detail == "Declared, not measured."
+    assert worker.log == []
+
+
+async def test_a_static_worker_is_not_asked_for_what_it_lacks(
+    loader: Loader, worker: FakeWorker
+) -> None:
+    worker.capabilities = Capabilities(runtime_load=False, forced_tokens=True)
+    with pytest.raises(LoadRefused, match="started without it"):
+        await loader.ensure("w1", version())

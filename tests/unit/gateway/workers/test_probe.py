@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from gateway.registry.snapshot import Effect, Placement, WorkerSpec
+from gateway.workers.admin import ServedModel
 from gateway.workers.errors import UnsupportedKind, WorkerUnreachable
-from gateway.workers.probe import SLOW_PROBES, Observed, Prober, WorkerWatch
+from gateway.workers.probe import SLOW_PROBES, Observed, Prober, WorkerWatch, base_model_of
 from tests.unit.gateway.workers.fake import FakeWorker, base_version, version
 
 ADAPTER = version().worker_name
@@ -200,3 +202,54 @@ async def test_worker_of_an_unknown_kind_is_left_out(caplog: pytest.LogCaptureFi
     watch.set_workers([FakeWorker().spec])
     assert not watch.observed
     assert "cannot be watched" in caplog.text
+
+
+def test_the_name_that_clients_use_is_the_default_tenants_and_only_where_it_was_declared() -> None:
+    names = frozenset({"base@0", "support@1"})
+    declared = Observed("w1", names=names, bases=frozenset({"base@0"}), static=True)
+    assert declared.name_of(version()) == "support@1"
+    assert declared.name_of(replace(version(), tenant="acme")) is None
+    assert replace(declared, static=False).name_of(version()) is None
+
+
+def test_only_workers_that_load_fit_what_they_lack() -> None:
+    loads = Observed("w1", names=frozenset({"base@0"}), bases=frozenset({"base@0"}))
+    assert loads.fits(version())
+    assert not replace(loads, static=True).fits(version())
+    assert not Observed("w1").fits(version())
+
+
+BASES = {"base": "org/Smol-1", "qwen": "org/Qwen2.5-7B"}
+
+
+@pytest.mark.parametrize(
+    ("declared", "name", "root", "found"),
+    [
+        (None, "base@0", "/models/Qwen2.5-7B", "org/Qwen2.5-7B"),
+        (None, "qwen2.5-7b", "", "org/Qwen2.5-7B"),
+        (None, "base@0", "/models/unheard-of", "org/Smol-1"),
+        ("qwen", "file.gguf", "file.gguf", "org/Qwen2.5-7B"),
+        ("lost", "base@0", "/models/Smol-1", "lost"),
+    ],
+)
+def test_a_workers_base_is_declared_or_listed_or_the_default_one(
+    declared: str | None, name: str, root: str, found: str
+) -> None:
+    models = [ServedModel(name, root, None), ServedModel("a@1-00000001", "/Smol-1", name)]
+    assert base_model_of(declared, models, BASES) == found
+
+
+def test_with_one_base_nothing_is_told_apart() -> None:
+    assert base_model_of(None, [], {"base": "org/Smol-1"}) == ""
+
+
+def test_versions_go_only_to_workers_of_their_base() -> None:
+    smol = Observed("w1", names=frozenset({"m"}), bases=frozenset({"m"}), base_model="org/Smol-1")
+    mine = replace(version(), base_model="/models/smol-1")
+    other = replace(version(), base_model="org/Qwen2.5-7B")
+    assert (smol.fits(mine), smol.fits(other)) == (True, False)
+    qwen = replace(base_version(), alias="qwen", base_model="org/Qwen2.5-7B")
+    assert smol.name_of(replace(base_version(), base_model="org/Smol-1")) == "m"
+    assert smol.name_of(qwen) is None
+    # Configured no more: its alias is there still, and no worker answers for it.
+    assert replace(smol, base_model="").name_of(qwen) is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,17 @@ import pytest
 from aiohttp import web
 
 from gateway.registry.snapshot import WorkerSpec
-from gateway.workers.client import (
-    SCORED_AT_ONCE,
-    ServedModel,
-    VllmAdmin,
-    WorkerMetrics,
-    make_admin,
-    parse_metrics,
-)
+from gateway.workers.admin import ServedModel, WorkerMetrics
 from gateway.workers.errors import (
     LoadRefused,
     MeasureFailed,
     NameTaken,
-    UnsupportedKind,
     WorkerSlow,
     WorkerUnreachable,
 )
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Answers = dict[str, Handler]
+from gateway.workers.exchange import Exchange
+from gateway.workers.vllm import SCORED_AT_ONCE, VllmAdmin, parse_metrics
+from tests.unit.gateway.workers.conftest import Answers, Handler
 
 METRICS = b"""# HELP process_start_time_seconds Start time
 process_start_time_seconds 1.79541e+09
@@ -47,6 +38,18 @@ def test_metrics_are_summed_over_engines() -> None:
     assert parse_metrics(METRICS) == WorkerMetrics("1795410000.00", 5, 4, 0.5)
 
 
+LORA = b"""vllm:lora_requests_info{max_lora="4",waiting_lora_adapters="",running_lora_adapters="a@1-1"} 1764000001.5
+vllm:lora_requests_info{max_lora="4",running_lora_adapters="b@1-2,c@1-3",waiting_lora_adapters="a@1-1"} 1764000002.5
+vllm:lora_requests_info{max_lora="4",running_lora_adapters="d@1-4",waiting_lora_adapters=""} never
+"""  # noqa: E501 (as vLLM writes it)
+
+
+def test_the_newest_batch_tells_which_adapters_are_active() -> None:
+    assert parse_metrics(LORA).active == {"b@1-2", "c@1-3"}
+    idle = b'vllm:lora_requests_info{max_lora="4",running_lora_adapters=""} 1764000009.0\n'
+    assert parse_metrics(LORA + idle).active == frozenset()
+
+
 def test_metrics_that_say_nothing_are_empty() -> None:
     assert parse_metrics(b"python_info 1.0\nvllm:num_requests_running nonsense\n") == (
         WorkerMetrics()
@@ -54,24 +57,9 @@ def test_metrics_that_say_nothing_are_empty() -> None:
 
 
 @pytest.fixture
-def answers() -> Answers:
-    return {}
-
-
-@pytest.fixture
-async def admin(answers: Answers, tmp_path: Path) -> AsyncIterator[VllmAdmin]:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        return await answers[request.path](request)
-
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.UnixSite(runner, str(tmp_path / "w.sock")).start()
-    connector = aiohttp.UnixConnector(str(tmp_path / "w.sock"))
-    async with aiohttp.ClientSession(connector=connector) as session:
-        yield VllmAdmin(WorkerSpec("w", "http://worker/"), session, timeout=0.3, work_timeout=0.3)
-    await runner.cleanup()
+def admin(session: aiohttp.ClientSession) -> VllmAdmin:
+    spec = WorkerSpec("w", "http://worker/")
+    return VllmAdmin(Exchange(spec, session, timeout=0.3, work_timeout=0.3))
 
 
 def says(status: int, body: object, seen: list[object] | None = None) -> Handler:
@@ -119,6 +107,16 @@ async def test_present_name_with_our_path_is_a_success(admin: VllmAdmin, answers
     await admin.load("a@1-00000001", "/adapters/1")
 
 
+async def test_present_name_with_our_files_elsewhere_is_a_success(
+    admin: VllmAdmin, answers: Answers
+) -> None:
+    digest = "ab" * 32
+    card = {"id": "a@1-abababab", "root": f"/cache/adapters/{digest}", "parent": "base@0"}
+    answers["/v1/load_lora_adapter"] = error("has already been loaded", 400)
+    answers["/v1/models"] = says(200, {"data": [card]})
+    await admin.load("a@1-abababab", f"s3://bucket/loop/adapters/{digest}")
+
+
 async def test_present_name_with_other_files_is_not(admin: VllmAdmin, answers: Answers) -> None:
     answers["/v1/load_lora_adapter"] = error("has already been loaded", 400)
     answers["/v1/models"] = says(200, MODELS)
@@ -138,7 +136,7 @@ async def test_refused_load_gives_the_workers_words(
 
 async def test_worker_that_is_starting_is_unreachable(admin: VllmAdmin, answers: Answers) -> None:
     answers["/v1/load_lora_adapter"] = error("starting", 503)
-    with pytest.raises(WorkerUnreachable):
+    with pytest.raises(WorkerUnreachable, match="503 starting"):
         await admin.load("b@1-00000002", "/adapters/2")
 
 
@@ -166,7 +164,7 @@ async def test_slow_worker_is_told_from_a_dead_one(admin: VllmAdmin, answers: An
 async def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
     connector = aiohttp.UnixConnector(str(tmp_path / "nobody.sock"))
     async with aiohttp.ClientSession(connector=connector) as session:
-        admin = VllmAdmin(WorkerSpec("w", "http://worker"), session)
+        admin = VllmAdmin(Exchange(WorkerSpec("w", "http://worker"), session))
         with pytest.raises(WorkerUnreachable):
             await admin.models()
 
@@ -261,9 +259,3 @@ async def test_a_refused_token_ends_the_measurement(
     answers["/v1/completions"] = forced([], status=status)
     with pytest.raises(kind, match="bad token"):
         await admin.answer_logprobs("m", [5, 6, 7, 99, 8], 1)
-
-
-async def test_unknown_kind_names_the_known_ones() -> None:
-    async with aiohttp.ClientSession() as session:
-        with pytest.raises(UnsupportedKind, match="vllm"):
-            make_admin(WorkerSpec("w", "http://w", "llamacpp"), session)

@@ -1,0 +1,144 @@
+"""Calls that make no text (embeddings, scores, tokens): limited and routed, and passed through.
+
+No guard judges them and no record is made of them: what comes back is numbers, or the caller's own
+words. They count in the metrics and against the limits of their key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from gateway.errors import ContextLengthExceeded, NotOffered, UpstreamFailed
+from gateway.registry.snapshot import Version
+from gateway.serving.answers import parse_error
+from gateway.serving.dialects import joined
+from gateway.serving.endpoints import Endpoint
+from gateway.serving.http import Header, cancelled_when_gone, header, read_body, send_json
+from gateway.serving.pipeline import Deps
+from gateway.serving.relay import ModelLost, WorkerRefused, refusal
+from gateway.serving.resolve import alias_of, resolve
+from gateway.serving.router import Target
+from gateway.serving.state import Serving
+from gateway.serving.through_forms import Answer, PassForm, Request
+from gateway.serving.upstream import UpstreamError, UpstreamTimeout
+from gateway.serving.waiting import Standing, queue_headers
+from gateway.workers.probe import Observed
+
+_encode = msgspec.json.Encoder().encode
+_REFUSALS = 2
+_NO_SUCH_ROUTE = frozenset({404, 405, 501})
+_NO_SUCH_TASK = re.compile(r"does not support \w+ API", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A call that was read, and the version that answers it; `session` finds its worker again."""
+
+    form: PassForm
+    request: Request
+    version: Version
+    session: str
+    standing: Standing
+
+    def body_for(self, target: Target) -> bytes:
+        """Give the request as this worker is to get it."""
+        self.request.model, self.request.user = target.ask.model, None
+        return joined([_encode(self.request), target.ask.more])
+
+
+class PassEndpoint(Endpoint):
+    """Answers one route that passes through."""
+
+    def __init__(self, form: PassForm, serving: Serving) -> None:
+        super().__init__(form.route, serving)
+        self.paths = form.paths
+        self._form = form
+
+    async def answer(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, headers: list[Header]
+    ) -> None:
+        began, used = time.monotonic(), 0
+        serving, limits = self._serving, self._serving.settings.limits
+        key = self.caller(scope)
+        body = await read_body(receive, limits.max_body_bytes)
+        request = self._form.read(body, limits)
+        with serving.admitted():
+            deps, snapshot = serving.deps, serving.keeper.snapshot
+            session = request.user or header(scope, b"x-session-id")
+            alias = alias_of(request.model, key, snapshot)
+            version = resolve(request.model, alias, session, snapshot)
+            headers.append((b"x-adapter-version", version.model.encode()))
+            standing = Standing(key.account, key.limits.priority)
+            question = Question(self._form, request, version, session or request_id, standing)
+            likely = self._form.likely_tokens(body)
+            async with serving.granted(key, likely, headers, lambda: used):
+                with cancelled_when_gone(scope):
+                    answer = await ask(question, deps)
+                used = answer.billed
+                answer.model = version.model
+                headers += queue_headers(standing)
+                await send_json(send, _encode(answer), headers)
+        serving.metrics.passed(self.route, version.model, used, time.monotonic() - began)
+
+
+async def ask(question: Question, deps: Deps) -> Answer:
+    """Give a worker's answer; another one is tried where a worker fails.
+
+    Raises `NotOffered` where the model has no such route, `InvalidRequest`, `NoWorker`,
+    `Overloaded`, `Saturated`, or `UpstreamFailed` when two workers failed. Cancelling aborts the
+    worker's call.
+    """
+    deadline = asyncio.get_running_loop().time() + deps.settings.timeouts.worker_wait
+    avoid: dict[str, Observed | None] = {}
+    refusals = 0
+    while True:
+        target = await deps.router.begin(
+            question.version, question.session, deadline, avoid, question.standing
+        )
+        seen = deps.router.observed(target.worker.name)
+        try:
+            return await _attempt(question, target, deps)
+        except UpstreamError as error:
+            deps.router.suspect(target.worker.name)
+            slow = isinstance(error, UpstreamTimeout)
+            refusals += slow or isinstance(error, WorkerRefused)
+            if refusals >= _REFUSALS or not deps.router.may_retry():
+                raise UpstreamFailed(f"The worker failed while answering: {error}.") from error
+            avoid[target.worker.name] = None if slow else seen
+
+
+async def _attempt(question: Question, target: Target, deps: Deps) -> Answer:
+    """Ask one worker. Raises `UpstreamError`, and what `ask` raises for the client's faults."""
+    form, answered = question.form, None
+    try:
+        body = question.body_for(target)
+        async with deps.upstream.post(target.worker, form.worker_path, body) as answer:
+            data = await answer.read()
+        if answer.status != 200:
+            raise _failure(answer.status, data, target, question)
+        parsed = form.parse(data)
+        answered = True
+        return parsed
+    except (UpstreamError, UpstreamFailed) as error:
+        answered = None if isinstance(error, ModelLost) else False
+        raise
+    finally:
+        deps.router.end(target, answered)
+
+
+def _failure(status: int, data: bytes, target: Target, question: Question) -> Exception:
+    """Tell a route that the worker lacks from a model that it has lost, which it names."""
+    message, model = parse_error(status, data).message, question.version.model
+    lacks = status in _NO_SUCH_ROUTE and target.ask.model not in message
+    if lacks or (status < 500 and _NO_SUCH_TASK.search(message)):
+        return NotOffered(f"The model '{model}' does not offer {question.form.route}.")
+    failure = refusal(status, data, target, model)
+    if isinstance(failure, ContextLengthExceeded):
+        failure.param, _ = question.request.texts()
+    return failure

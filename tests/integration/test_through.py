@@ -1,0 +1,191 @@
+"""Calls that make no text, through a whole gateway: embeddings, scores, tokens."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.acceptance.live import Live
+from tests.acceptance.refusals_suite import assert_openai_error
+from tests.stub.script import Script
+from tests.stub.server import StubWorker
+
+from .conftest import MakeStack
+from .stack import Stack
+
+pytestmark = pytest.mark.timeout(90)
+
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/embeddings": {"input": ["one", "two words"]},
+    "/v1/score": {"queries": "a", "documents": ["b", "c"]},
+    "/score": {"text_1": ["a"], "text_2": ["b"]},
+    "/v1/rerank": {"query": "a", "documents": ["b", "c", "d"], "top_n": 2},
+    "/rerank": {"query": "a", "documents": ["b"]},
+    "/v1/tokenize": {"prompt": "Hello you"},
+    "/tokenize": {"messages": [{"role": "user", "content": "Hello"}]},
+    "/v1/detokenize": {"tokens": [1, 2, 3]},
+    "/detokenize": {"tokens": []},
+}
+
+
+@pytest.fixture(autouse=True)
+def _pooling(stub: StubWorker) -> Any:
+    stub.worker.pooling = True
+    stub.worker.through.clear()
+    yield
+    stub.worker.pooling = False
+
+
+def post(live: Live, path: str, key: str | None = None, **body: Any) -> httpx.Response:
+    with live.http(key) as http:
+        return http.post(path, json={"model": "support", **body})
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_every_route_names_the_version_that_answered(live: Live, path: str) -> None:
+    answer = post(live, path, **BODIES[path])
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["model"] == "support@2"
+    assert answer.headers["x-adapter-version"] == "support@2"
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert "@2-" not in answer.text
+
+
+def test_embeddings_in_every_form_that_openai_has(live: Live, stub: StubWorker) -> None:
+    """The official client asks for base64 unless told otherwise."""
+    client = live.client()
+    for given, vectors in (
+        ("text", [[4.0, 0.5, 0.5, 0.5]]),
+        (["a", "bc"], [[1.0, 0.5, 0.5, 0.5], [2.0, 0.5, 0.5, 0.5]]),
+        ([5, 6, 7], [[3.0, 0.5, 0.5, 0.5]]),
+        ([[5, 6], [7]], [[2.0, 0.5, 0.5, 0.5], [1.0, 0.5, 0.5, 0.5]]),
+    ):
+        made = client.embeddings.create(model="support", input=given)
+        assert [one.embedding for one in made.data] == vectors
+        assert stub.worker.through[-1][1]["encoding_format"] == "base64"
+    made = client.embeddings.create(
+        model="support@1", input="a", encoding_format="float", dimensions=2, user="ann"
+    )
+    assert (made.model, made.data[0].embedding) == ("support@1", [1.0, 0.5])
+    assert made.usage.prompt_tokens == made.usage.total_tokens == 1
+    assert set(stub.worker.through[-1][1]) == {"model", "input", "encoding_format", "dimensions"}
+
+
+def test_what_a_worker_adds_does_not_come_out(live: Live) -> None:
+    answer = post(live, "/v1/embeddings", input="a").json()
+    assert set(answer) == {"object", "data", "model", "usage"}
+    assert set(answer["usage"]) == {"prompt_tokens", "total_tokens"}
+    assert "10.0.0.7" not in str(answer)
+
+
+def test_a_model_for_generation_does_not_offer_embeddings(live: Live, stub: StubWorker) -> None:
+    """Said at once and once: it is no fault that another try would mend."""
+    stub.worker.pooling = False
+    for path in ("/v1/embeddings", "/v1/score", "/v1/rerank"):
+        stub.worker.through.clear()
+        answer = post(live, path, **BODIES[path])
+        error = assert_openai_error(answer, 404)
+        assert error["code"] == "not_offered"
+        assert error["message"] == f"The model 'support@2' does not offer {path[4:]}."
+        assert len(stub.worker.through) == 1
+    with pytest.raises(openai.NotFoundError):
+        live.client().embeddings.create(model="support", input="a")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/embeddings", {}, "input"),
+        ("/v1/embeddings", {"input": []}, "input"),
+        ("/v1/embeddings", {"input": ["a"] * 2049}, "input"),
+        ("/v1/embeddings", {"input": "a", "dimensions": 0}, "dimensions"),
+        ("/v1/embeddings", {"input": "a", "encoding_format": "hex"}, "encoding_format"),
+        ("/v1/embeddings", {"input": "a", "lora_path": "/etc"}, "lora_path"),
+        ("/v1/embeddings", {"input": "a", "priority": -1}, "priority"),
+        ("/v1/embeddings", {"input": "a", "cache_salt": "x"}, "cache_salt"),
+        ("/v1/score", {"queries": "a"}, "queries"),
+        ("/v1/score", {"queries": "a", "documents": []}, "documents"),
+        ("/v1/score", {"queries": "a", "text_2": "b"}, "queries"),
+        ("/v1/score", {"queries": "a", "documents": "b", "text_1": "c"}, "queries"),
+        ("/v1/score", {"queries": "a", "documents": "b", "instruction": "x"}, "instruction"),
+        ("/v1/rerank", {"query": "a", "documents": []}, "documents"),
+        ("/v1/rerank", {"query": "a", "documents": ["b"] * 2049}, "documents"),
+        ("/tokenize", {}, "prompt"),
+        ("/tokenize", {"prompt": "a", "messages": []}, "prompt"),
+        ("/tokenize", {"messages": [], "chat_template": "{{ x }}"}, "chat_template"),
+        ("/detokenize", {"tokens": [-1]}, "tokens[0]"),
+        ("/detokenize", {"tokens": [1], "model_path": "x"}, "model_path"),
+    ],
+)
+def test_requests_are_an_allow_list(
+    live: Live, stub: StubWorker, path: str, body: dict[str, Any], param: str
+) -> None:
+    error = assert_openai_error(post(live, path, **body), 400)
+    assert error["param"] == param
+    assert param.partition("[")[0] in error["message"]
+    assert stub.worker.through == []
+
+
+def test_a_body_that_is_too_large(live: Live) -> None:
+    assert_openai_error(post(live, "/v1/embeddings", input="x" * (4 * 1024 * 1024)), 413)
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_keys_are_checked_first(live: Live, stub: StubWorker, path: str) -> None:
+    assert_openai_error(post(live, path, key="sk-wrong", **BODIES[path]), 401)
+    assert_openai_error(post(live, path, key=live.reviewer_key, **BODIES[path]), 403)
+    answer = post(live, path, **BODIES[path] | {"model": "nobodys"})
+    assert assert_openai_error(answer, 404)["code"] == "model_not_found"
+    assert stub.worker.through == []
+
+
+def test_they_count_in_the_metrics(live: Live) -> None:
+    def tokens() -> float:
+        page = httpx.get(f"{live.root}/metrics").text
+        name = 'adapterloop_tokens_total{kind="prompt",model="triage@1"} '
+        lines = [line for line in page.splitlines() if line.startswith(name)]
+        return float(lines[0].removeprefix(name)) if lines else 0.0
+
+    before = tokens()
+    answer = post(live, "/v1/embeddings", model="triage", input="one two three")
+    assert tokens() == before + answer.json()["usage"]["total_tokens"]
+    page = httpx.get(f"{live.root}/metrics").text
+    assert 'adapterloop_requests_total{route="embeddings",status="200"}' in page
+    assert 'adapterloop_answer_seconds_count{route="embeddings"}' in page
+
+
+@pytest.mark.parametrize("fault", ["error", "reset"])
+def test_another_worker_answers_where_one_fails(make_stack: MakeStack, fault: Any) -> None:
+    stack = make_stack(workers=2)
+    for worker in stack.workers:
+        worker.worker.pooling = True
+    stack.workers[0].script = Script(fault=fault)
+    answers = [
+        post(stack.live, "/v1/embeddings", model="base", input="a", user=f"user {number}")
+        for number in range(6)
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert stack.workers[0].worker.through
+
+
+def test_an_answer_that_is_none_is_withheld(live: Live, stub: StubWorker) -> None:
+    stub.script = Script(fault="bad_json")
+    error = assert_openai_error(post(live, "/v1/embeddings", input="a"), 502)
+    assert error["code"] == "worker_failed"
+
+
+def test_a_client_that_leaves_ends_the_workers_call(
+    stack: Stack, live: Live, stub: StubWorker
+) -> None:
+    stub.script = Script(fault="hang")
+    with live.http() as http, pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/embeddings", json={"model": "support", "input": "a"}, timeout=0.5)
+    deadline = time.monotonic() + 5
+    while 'route="embeddings",status="499"' not in httpx.get(f"{live.root}/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert len(stub.worker.through) == 1

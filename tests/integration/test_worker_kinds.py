@@ -1,0 +1,151 @@
+"""Workers of other kinds than vLLM behind a real gateway and a real controller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.settings import WorkerSettings
+from tests.acceptance.live import wait_for
+from tests.stub.llama import LlamaWorker
+from tests.stub.server import StubWorker
+from tests.stub.static import StaticWorker
+
+from .conftest import MakeStack
+from .stack import Stack
+
+KEY = "sk-of-the-hosted-service"
+
+
+@pytest.fixture
+def llama() -> Iterator[StubWorker]:
+    with StubWorker(worker=LlamaWorker()) as stub:
+        yield stub
+
+
+@pytest.fixture
+def hosted() -> Iterator[StubWorker]:
+    with StubWorker(worker=StaticWorker("big-model", ["my-lora-v1"], KEY)) as stub:
+        yield stub
+
+
+def say(stack: Stack, path: str, **body: Any) -> httpx.Response:
+    with stack.live.http() as http:
+        return http.post(path, json=body)
+
+
+def chat(stack: Stack, model: str, **more: Any) -> httpx.Response:
+    message = {"role": "user", "content": "Who are you?"}
+    return say(stack, "/v1/chat/completions", model=model, messages=[message], **more)
+
+
+def register(stack: Stack, folder: Path) -> str:
+    """Register a version of `support`; its name on workers."""
+    made = stack.register("support", folder).json()
+    return f"support@{made['version']}-{made['sha256'][:8]}"
+
+
+def placements(stack: Stack) -> dict[str, dict[str, Any]]:
+    with stack.live.admin() as admin:
+        [worker] = admin.get("/admin/v1/workers").json()["data"]
+    return {placement["model"]: placement for placement in worker["placements"]}
+
+
+def test_llama_server_is_proven_scaled_and_never_told_to_load(
+    make_stack: MakeStack, llama: StubWorker
+) -> None:
+    spec = WorkerSettings(name="llama", url=llama.url, kind="llamacpp")
+    stack = make_stack((spec,))
+    first, second = (stack.source(f"s{n}", seed=n, scale=float(n)) for n in (1, 2))
+    names = [register(stack, folder) for folder in (first, second)]
+    assert not stack.callable("support@1")
+
+    worker = llama.worker
+    assert isinstance(worker, LlamaWorker)
+    worker.given = dict(zip(names, (first, second), strict=True))
+    llama.restart()
+    assert stack.routable("support@2"), stack.controller.tail()
+    assert placements(stack)["support@2"]["effect"] == "effective"
+
+    answer = chat(stack, "support@2", logprobs=True, seed=1).json()
+    assert names[1] in answer["choices"][0]["message"]["content"]
+    assert answer["choices"][0]["logprobs"]["content"]
+    assert not {"timings", "__verbose"} & set(answer)
+    assert [e["scale"] for e in llama.seen.requests[-1].body["lora"]] == [0.0, 1.0]
+    chat(stack, "base")
+    assert [e["scale"] for e in llama.seen.requests[-1].body["lora"]] == [0.0, 0.0]
+    text = say(stack, "/v1/completions", model="support@1", prompt="x", logprobs=2).json()
+    assert names[0] in text["choices"][0]["text"]
+    assert text["choices"][0]["logprobs"]["tokens"]
+    with stack.live.http() as http:
+        body = {"model": "support@1", "messages": [{"role": "user", "content": "x"}]}
+        with http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as stream:
+            assert "[DONE]" in "".join(stream.iter_text())
+    assert llama.seen.loads == llama.seen.unloads == []
+
+
+def test_an_adapter_that_llama_server_ignores_never_answers(
+    make_stack: MakeStack, llama: StubWorker
+) -> None:
+    stack = make_stack((WorkerSettings(name="l", url=llama.url, kind="llamacpp"),))
+    folder = stack.source("s1", seed=1)
+    worker = llama.worker
+    assert isinstance(worker, LlamaWorker)
+    worker.given = {register(stack, folder): folder}
+    worker.reboot()
+    for adapter in worker.adapters.values():
+        adapter.fault = "no_effect"
+    state = wait_for(lambda: placements(stack).get("support@1"), 30)
+    assert state, stack.controller.tail()
+    assert (state["effect"], state["routable"]) == ("no_effect", False)
+    assert not stack.callable("support@1")
+
+
+def test_a_hosted_service_answers_by_declaration(
+    make_stack: MakeStack, hosted: StubWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTED_KEY", KEY)
+    spec = WorkerSettings(
+        name="hosted",
+        url=f"{hosted.url}/v1",
+        kind="openai",
+        api_key_env="HOSTED_KEY",
+        models={"support@1": "my-lora-v1"},
+    )
+    stack = make_stack((spec,))
+    register(stack, stack.source("s1", seed=1))
+    assert stack.routable("support@1"), stack.controller.tail()
+    placed = placements(stack)["support@1"]
+    assert (placed["effect"], placed["detail"]) == ("declared", "Declared, not measured.")
+    answer = chat(stack, "support@1", top_k=5, temperature=0.5).json()
+    assert "my-lora-v1" in answer["choices"][0]["message"]["content"]
+    assert answer["model"] == "support@1"
+    seen = hosted.seen.requests[-1]
+    assert (seen.model, seen.body["temperature"]) == ("my-lora-v1", 0.5)
+    for kept in (stack.home / "adapterloop.db", stack.gateway.log, stack.controller.log):
+        assert KEY.encode() not in kept.read_bytes()
+
+
+def test_a_wrong_key_is_the_workers_fault_and_not_the_callers(
+    make_stack: MakeStack, hosted: StubWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTED_KEY", KEY)
+    spec = WorkerSettings(
+        name="h",
+        url=hosted.url,
+        kind="openai",
+        api_key_env="HOSTED_KEY",
+        models={"base": "big-model"},
+    )
+    stack = make_stack((spec,), timeouts={"worker_wait": 1.0})
+    assert chat(stack, "base").status_code == 200
+    worker = hosted.worker
+    assert isinstance(worker, StaticWorker)
+    worker.key = "changed"
+    answer = chat(stack, "base")
+    assert answer.status_code in (502, 503)
+    assert "API key" not in answer.text

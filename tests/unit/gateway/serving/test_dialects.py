@@ -1,0 +1,67 @@
+"""One request in the words of each kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.serving.answers import BareToken, Token, parse_completion
+from gateway.serving.dialects import translated
+from gateway.serving.requests import ChatRequest, CompletionRequest, Message, StreamOptions
+from gateway.workers.admin import Ask
+
+
+def chat(**more: Any) -> ChatRequest:
+    return ChatRequest(model="m", messages=[Message(role="user", content="x")], **more)
+
+
+def sent(request: ChatRequest | CompletionRequest, kind: str, **ask: Any) -> dict[str, Any]:
+    body = translated(request, kind, Ask("theirs", msgspec.json.encode(ask)))
+    return dict(msgspec.json.decode(body))
+
+
+STREAMED = StreamOptions(include_usage=True, continuous_usage_stats=True)
+
+
+def test_a_strict_server_gets_nothing_that_openai_lacks() -> None:
+    request = chat(top_k=5, min_p=0.1, repetition_penalty=1.2, min_tokens=3, ignore_eos=True)
+    request.stream, request.stream_options = True, STREAMED
+    body = sent(request, "openai")
+    assert set(body) == {"model", "messages", "stream", "stream_options"}
+    assert body["model"] == "theirs"
+    assert body["stream_options"] == {"include_usage": True}
+    assert request.top_k == 5  # another worker may be tried after this one
+
+
+def test_llama_server_gets_scales_and_its_own_names() -> None:
+    scales = [{"id": 0, "scale": 1.0}]
+    request = chat(logprobs=True, max_completion_tokens=9, repetition_penalty=1.2, top_k=5)
+    body = sent(request, "llamacpp", lora=scales)
+    assert body["lora"] == scales
+    assert (body["max_tokens"], body["repeat_penalty"], body["top_k"]) == (9, 1.2, 5)
+    assert not {"max_completion_tokens", "repetition_penalty"} & set(body)
+    assert body["top_logprobs"] == 1
+    assert sent(chat(logprobs=True, top_logprobs=4), "llamacpp")["top_logprobs"] == 4
+
+
+def test_tensorrt_gets_the_adapter_with_the_request() -> None:
+    body = sent(chat(top_k=5), "tensorrt_llm", lora_request={"lora_path": "/a"})
+    assert (body["lora_request"], body["top_k"]) == ({"lora_path": "/a"}, 5)
+
+
+@pytest.mark.parametrize("kind", ["openai", "llamacpp", "tensorrt_llm"])
+def test_no_alternatives_still_means_logprobs(kind: str) -> None:
+    request = CompletionRequest(model="m", prompt="x", logprobs=0)
+    assert sent(request, kind)["logprobs"] == 1
+    assert sent(CompletionRequest(model="m", prompt="x", logprobs=3), kind)["logprobs"] == 3
+
+
+def test_a_text_completion_may_have_logprobs_as_a_chat_has() -> None:
+    entry = {"id": 7, "token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": []}
+    choice = {"index": 0, "text": "Hi", "logprobs": {"content": [entry]}, "finish_reason": "stop"}
+    answer = {"object": "text_completion", "choices": [choice], "timings": {"x": 1}}
+    [part] = parse_completion(msgspec.json.encode(answer), bare=False).parts
+    assert [(t.token, t.logprob) for t in part.tokens] == [("Hi", -0.5)]
+    assert isinstance(part.tokens[0], Token | BareToken)

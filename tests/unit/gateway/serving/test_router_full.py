@@ -1,0 +1,156 @@
+"""Who gets a call while workers are full, or fail."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway.errors import NoWorker, Saturated
+from gateway.registry.snapshot import Snapshot
+from gateway.serving.breaker import FIRST_PAUSE_S, IN_A_ROW, State
+from gateway.serving.router import Router, Target
+from gateway.serving.waiting import Standing
+from gateway.settings import QueueSettings
+from gateway.workers.probe import WorkerWatch
+from tests.unit.gateway.workers.fake import FakeWorker, base_version
+
+BASE = base_version()
+
+
+class Fleet:
+    """A router over workers in memory, which are probed when the test says so."""
+
+    def __init__(self, group: asyncio.TaskGroup, count: int, **settings: Any) -> None:
+        self.workers = {name: FakeWorker(name) for name in (f"w{n}" for n in range(count))}
+        ticks = itertools.count()
+        self.watch = WorkerWatch(lambda spec: self.workers[spec.name])
+        loader: Any = None  # the base needs no load
+        self.router = Router(self.watch, loader, group, QueueSettings(**settings))
+        specs = {name: worker.spec for name, worker in self.workers.items()}
+        self.router.update(Snapshot(1, {}, {}, {}, specs))
+        for prober in self.watch._probers.values():
+            prober._clock = lambda: float(next(ticks))
+
+    async def probe(self) -> None:
+        for name in self.workers:
+            await self.watch.look(name)
+
+    async def call(self, session: str = "", wait: float = 0.0, **standing: Any) -> Target:
+        deadline = asyncio.get_running_loop().time() + wait
+        stands = Standing(**{"key": 1, "priority": "normal"} | standing)
+        return await self.router.begin(BASE, session, deadline, {}, stands)
+
+    def wait(self, **standing: Any) -> asyncio.Task[Target]:
+        return asyncio.create_task(self.call(**standing))
+
+
+@pytest.fixture
+async def group() -> AsyncIterator[asyncio.TaskGroup]:
+    async with asyncio.TaskGroup() as group:
+        yield group
+
+
+async def settled() -> None:
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+async def test_full_is_not_the_same_as_not_ready(group: asyncio.TaskGroup) -> None:
+    fleet = Fleet(group, 1, wait=0.05)
+    with pytest.raises(NoWorker):
+        await fleet.call()
+    fleet.workers["w0"].waiting = 4
+    await fleet.probe()
+    with pytest.raises(Saturated):
+        await fleet.call()
+
+
+async def test_the_end_of_a_call_lets_the_next_one_go(group: asyncio.TaskGroup) -> None:
+    fleet = Fleet(group, 2, per_worker=1)
+    await fleet.probe()
+    targets = [await fleet.call(), await fleet.call()]
+    assert {target.worker.name for target in targets} == {"w0", "w1"}
+    low, high = fleet.wait(priority="low"), fleet.wait(priority="high", key=2)
+    await settled()
+    fleet.router.end(targets[0], answered=True)
+    assert await high == targets[0]
+    assert not low.done()
+    fleet.router.end(targets[1], answered=True)
+    assert await low == targets[1]
+
+
+async def test_a_probe_lets_calls_go_that_wait(group: asyncio.TaskGroup) -> None:
+    fleet = Fleet(group, 1)
+    fleet.workers["w0"].kv_usage = 0.99
+    await fleet.probe()
+    waits = fleet.wait()
+    await settled()
+    assert not waits.done()
+    fleet.workers["w0"].kv_usage = 0.5
+    await fleet.probe()
+    assert (await waits).worker.name == "w0"
+
+
+async def test_who_leaves_the_queue_holds_nothing(group: asyncio.TaskGroup) -> None:
+    fleet = Fleet(group, 1, per_worker=1)
+    await fleet.probe()
+    target = await fleet.call()
+    gone = fleet.wait()
+    await settled()
+    gone.cancel()
+    await settled()
+    assert len(fleet.router.queue) == 0
+    again = fleet.wait()
+    await settled()
+    fleet.router.end(target)
+    again.cancel()  # in the moment in which its place was found
+    await settled()
+    assert fleet.router.per_worker["w0"] == 0
+    assert (await fleet.call()).worker.name == "w0"
+
+
+async def test_a_failing_worker_gets_no_calls_until_it_is_tried(
+    group: asyncio.TaskGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("gateway.serving.router.time.monotonic", lambda: now)
+    fleet = Fleet(group, 2)
+    await fleet.probe()
+
+    async def asked(calls: int) -> int:
+        bad = 0
+        for n in range(calls):
+            target = await fleet.call(session=str(n))
+            failed = target.worker.name == "w0"
+            fleet.router.end(target, answered=not failed)
+            bad += failed
+        return bad
+
+    assert await asked(200) == IN_A_ROW
+    assert fleet.router.circuits() == {"w0": State.OPEN, "w1": State.CLOSED}
+    now += FIRST_PAUSE_S
+    assert await asked(200) == 1
+    fleet.workers["w0"].restart()
+    await fleet.probe()
+    assert fleet.router.circuits() == {"w0": State.CLOSED, "w1": State.CLOSED}
+    assert await asked(200) == IN_A_ROW
+
+
+async def test_calls_without_a_verdict_do_not_count(group: asyncio.TaskGroup) -> None:
+    fleet = Fleet(group, 1)
+    await fleet.probe()
+    for _ in range(50):
+        fleet.router.end(await fleet.call())
+    assert fleet.router.circuits() == {"w0": State.CLOSED}
+
+
+async def test_the_only_worker_is_asked_even_if_it_fails(group: asyncio.TaskGroup) -> None:
+    fleet = Fleet(group, 1)
+    await fleet.probe()
+    for _ in range(50):
+        fleet.router.end(await fleet.call(), answered=False)
+    assert fleet.router.circuits() == {"w0": State.OPEN}
