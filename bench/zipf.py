@@ -33,6 +33,7 @@ from tests.integration.adapters import make_adapter
 from tests.integration.stack import Stack
 
 WORKERS, SLOTS, ADAPTERS = 8, 8, 1000
+CALLS, RATE = 3000, 20.0
 CLIENTS = 64
 FINGERPRINT = {
     "prompts": [{"token_ids": [5, 6, 7, 8], "answer_start": 2}],
@@ -147,24 +148,30 @@ def _cpu(stack: Stack) -> dict[str, float]:
     return {p.name: cpu_seconds(p.pid) for p in (stack.gateway, stack.controller)}
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measure and print the figures as JSON."""
-    parser = argparse.ArgumentParser(description="Placement of many adapters under Zipf's law.")
-    parser.add_argument("--calls", type=int, default=3000)
-    parser.add_argument("--rate", type=float, default=20.0, help="calls a second")
-    parser.add_argument("--adapters", type=int, default=ADAPTERS)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args(argv)
-    order = draw(options.calls, options.adapters, options.seed)
+def figures(
+    calls: int = CALLS, rate: float = RATE, adapters: int = ADAPTERS, seed: int = 1
+) -> dict[str, Any]:
+    """Give the figures of one run; `rate` is in calls a second."""
+    order = draw(calls, adapters, seed)
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         fleet(Path(folder), workers=WORKERS, text="Fine.", max_cpu_loras=SLOTS) as stack,
     ):
-        register(stack, options.adapters)
-        figures = asyncio.run(measure(stack, order, options.rate))
-        if figures["failed"]:
+        register(stack, adapters)
+        found = asyncio.run(measure(stack, order, rate))
+        if found["failed"]:
             print(stack.gateway.tail(), stack.controller.tail(), sep="\n")
-    print(json.dumps(figures))
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure and print the figures as JSON."""
+    parser = argparse.ArgumentParser(description="Placement of many adapters under Zipf's law.")
+    parser.add_argument("--calls", type=int, default=CALLS)
+    parser.add_argument("--rate", type=float, default=RATE, help="calls a second")
+    parser.add_argument("--adapters", type=int, default=ADAPTERS)
+    parser.add_argument("--seed", type=int, default=1)
+    print(json.dumps(figures(**vars(parser.parse_args(argv)))))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.registry.names import model_name
 from gateway.registry.records import Demand
@@ -16,6 +16,7 @@ from gateway.rendezvous import number, weight
 UNPROVEN = frozenset({VersionState.REGISTERED, VersionState.VERIFYING})
 RESIDENT = UNPROVEN | {VersionState.CANDIDATE, VersionState.SERVING}
 UNPROVEN_SHARE = 4  # of the room, one in so many is for versions that still need their proof
+_ROUNDS = 3  # where pins compete for one slot, a second look finds what the first one missed
 HOLD_S = 3.0  # so long a load counts as a use: time for the calls that it was for
 
 
@@ -96,10 +97,10 @@ def place(
     room. `avoid` are (worker, version id) that have failed: a replica there is not counted on.
     """
     sharing = _Sharing(ranked, sites, avoid)
-    sharing.reserve()
-    sharing.house_all()
-    sharing.keep_further()
-    sharing.add_further()
+    for _ in range(_ROUNDS):
+        before, sharing = sharing, sharing.settled()
+        if sharing.given == before.given:
+            break
     return {
         name: tuple(sorted((sharing.versions[i] for i in given), key=sharing.rank))
         for name, given in sharing.given.items()
@@ -116,6 +117,7 @@ class _Sharing:
         avoid: Collection[tuple[str, int]],
     ) -> None:
         self.sites = {site.name: site for site in sites if site.room > 0}
+        self._ranked = ranked
         self.versions = {version.id: version for version in ranked}
         self.given: dict[str, set[int]] = {name: set() for name in self.sites}
         self._order = {version.id: at for at, version in enumerate(ranked)}
@@ -128,12 +130,23 @@ class _Sharing:
             for version_id in site.holds & self.versions.keys():
                 if site.name in self._hosts(self.versions[version_id]):
                     self._where.setdefault(version_id, []).append(site.name)
+        self._reserve()
+        self._house_all()
+        self._keep_further()
+        self._add_further()
+
+    def settled(self) -> _Sharing:
+        """Share out anew as if every worker held what it was given."""
+        held = [
+            replace(site, holds=frozenset(self.given[name])) for name, site in self.sites.items()
+        ]
+        return _Sharing(self._ranked, held, self._avoid)
 
     def rank(self, version: Version) -> int:
         """A version's place in the order of need."""
         return self._order[version.id]
 
-    def reserve(self) -> None:
+    def _reserve(self) -> None:
         """Let those that will have a place keep the ones they have."""
         left = sum(site.room for site in self.sites.values())
         for version in self.versions.values():
@@ -148,7 +161,7 @@ class _Sharing:
                     self.given[name].add(version.id)
                     wanted -= 1
 
-    def house_all(self) -> None:
+    def _house_all(self) -> None:
         """Find the homes that versions still lack, in order of need, until the room is full."""
         for version in self.versions.values():
             if self.rank(version) > self._last and not any(map(self._free, self.given)):
@@ -171,14 +184,14 @@ class _Sharing:
                 return
             self.given[name].add(version.id)
 
-    def keep_further(self) -> None:
+    def _keep_further(self) -> None:
         """Let replicas beyond those that are needed stay where there is room."""
         for version in self.versions.values():
             for name in self._where.get(version.id, ()):
                 if self._free(name) and self._is_placed(version):
                     self.given[name].add(version.id)
 
-    def add_further(self) -> None:
+    def _add_further(self) -> None:
         """Fill the room that is left: a second replica for each in order of need, then a third."""
         for copies in range(1, len(self.sites)):
             for version in self.versions.values():
