@@ -12,7 +12,9 @@ from fastapi import FastAPI
 from deploy.migrations import upgrade
 from feedback.db import make_engine
 from gateway.app import create_app
+from gateway.serving.router import Router
 from gateway.settings import GatewaySettings
+from gateway.workers.probe import WorkerWatch
 
 ROLES = ("app", "reviewer", "trainer", "admin")
 
@@ -37,7 +39,8 @@ class Whole:
         self.desk = SimpleNamespace()
         self._keeper = SimpleNamespace(store_up=True, refresh=self.refresh)
         serving.open(cast("Any", self._keeper))
-        router = SimpleNamespace(found={})
+        nobody = cast("Any", None)  # there are no workers to be asked or loaded
+        router = Router(WorkerWatch(nobody), nobody, nobody, settings.queue)
         deps = SimpleNamespace(
             keeper=self._keeper, secret=self.secret, settings=settings, router=router
         )
