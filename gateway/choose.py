@@ -62,6 +62,7 @@ def able_workers(
     """Give the workers that were proven to answer with the version, full or not."""
     if version.is_base:
         return [seen for seen in observed.values() if seen.healthy and seen.serves(version)]
+    name = version.worker_name
     able = []
     for placement in placements:
         seen = observed.get(placement.worker)
@@ -70,7 +71,7 @@ def able_workers(
             and seen.healthy
             and placement.version_id == version.id
             and placement.routable
-            and seen.serves(version)
+            and (name in seen.names or seen.serves(version))
             and (placement.boot == seen.boot != "" or seen.same_boot(placement))
         ):
             able.append(seen)
