@@ -104,12 +104,14 @@ class Reconciler:
 
     async def step(self, group: asyncio.TaskGroup) -> None:
         """Read the registry, tell it what was seen, and set every idle worker to work."""
+        # What a worker ended while the registry was read is not in this view.
+        busy = frozenset(self._busy)
         view = await self._look()
         await self._record()
         await self._advance(view)
         for name in view.snapshot.workers:
             seen = self._watch.observed.get(name, Observed(name))
-            if name not in self._busy and seen.healthy and self._todo(seen, view) != WorkerPlan():
+            if name not in busy and seen.healthy and self._todo(seen, view) != WorkerPlan():
                 self._busy.add(name)
                 group.create_task(self._guarded(name, view), name=f"reconcile {name}")
 

@@ -86,7 +86,7 @@ class SnapshotKeeper:
 
     async def _beat(self) -> None:
         revision = self.snapshot.revision
-        self._router.note_running()
+        self._router.note_calls()
         busy = self._router.busy()
         with self._router.uses.telling() as used:
             await asyncio.to_thread(self._registry.heartbeat, self._id, revision, busy, used=used)

@@ -71,7 +71,7 @@ class Router:
         self.retries = RetryBudget()
         self._full = FullWorkers(settings)
         self._breakers = Breakers()
-        self._waiting = 0
+        self._hungry: Counter[int] = Counter()
         self._when_hungry: Callable[[], None] = lambda: None
         self._calls: Counter[Target] = Counter()
         self._watch = watch
@@ -97,16 +97,21 @@ class Router:
         """Where calls are in flight, as heartbeats tell it."""
         return [in_flight(target.worker.name, target.name) for target in self._calls]
 
-    def note_running(self) -> None:
-        """A version with calls in flight is in use, however long ago they came."""
+    def note_calls(self) -> None:
+        """A version with calls in flight or waiting is in use, however long ago they came.
+
+        Those that calls wait for are noted last: where there is no room for all, they are next.
+        """
         for target in self._calls:
             if target.version_id is not None:
                 self.uses.note(target.version_id)
+        for version_id in self._hungry:
+            self.uses.note(version_id)
 
     @property
     def hungry(self) -> bool:
         """Whether calls wait for an adapter."""
-        return self._waiting > 0
+        return bool(self._hungry)
 
     def when_hungry(self, tell: Callable[[], None]) -> None:
         """Have `tell` called each time that a call has to wait for an adapter."""
@@ -140,7 +145,7 @@ class Router:
         if target is not None or self._able(version, avoid):
             self._count("resident", avoid)
             return target or await self._wait(version, session, deadline, avoid, standing)
-        with self._starving():
+        with self._starving(version.id):
             try:
                 target = await self._wait(version, session, deadline, avoid, standing)
             except NoWorker:
@@ -172,14 +177,16 @@ class Router:
         return target
 
     @contextmanager
-    def _starving(self) -> Iterator[None]:
+    def _starving(self, version_id: int) -> Iterator[None]:
         """A call waits for an adapter: the registry is to be told, and asked, sooner."""
-        self._waiting += 1
+        self._hungry[version_id] += 1
         self._when_hungry()
         try:
             yield
         finally:
-            self._waiting -= 1
+            self._hungry[version_id] -= 1
+            if not self._hungry[version_id]:
+                del self._hungry[version_id]
 
     def ready(self, version: Version) -> bool:
         """Whether a call to the version could go out now."""

@@ -110,6 +110,7 @@ def test_all_of_the_chain_is_away(make_stack: MakeStack) -> None:
     stack.publish("support", stack.source("one", seed=1))
     options(stack, fallback=["base"])
     stack.workers[0].kill()
+    post(stack, "support")  # by the end of this one the gateway knows that the worker is gone
     began = time.monotonic()
     answer = post(stack, "support")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_worker")

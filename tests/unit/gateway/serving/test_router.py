@@ -111,6 +111,9 @@ async def test_where_no_slot_is_free_a_call_tells_of_its_need_and_waits() -> Non
         await until(lambda: fleet.router.hungry)
         with fleet.router.uses.telling() as used:
             assert set(used) == {VERSION.id}
+        fleet.router.note_calls()  # what goes on waiting is needed more than what was called since
+        with fleet.router.uses.telling() as used:
+            assert set(used) == {VERSION.id}
         assert told == [None]
         with pytest.raises(NoWorker):
             await waiting
@@ -138,7 +141,7 @@ async def test_calls_in_flight_are_told_by_worker_and_count_as_use() -> None:
         with fleet.router.uses.telling():
             pass
         assert fleet.router.busy() == [in_flight(target.worker.name, VERSION.worker_name)]
-        fleet.router.note_running()
+        fleet.router.note_calls()
         with fleet.router.uses.telling() as used:
             assert set(used) == {VERSION.id}
         fleet.router.end(target)
