@@ -62,7 +62,7 @@ def keys(live: Live, stub: StubWorker) -> Iterator[Keys]:
 def _within_one_minute() -> None:
     """Keep a test's calls in one of the minutes that limits count."""
     rest = 60 - time.time() % 60
-    if rest < 6:
+    if rest < 15:
         time.sleep(rest)
 
 
