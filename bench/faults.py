@@ -38,12 +38,13 @@ RECOVER_S = 60.0
 CALLERS = 2
 """Of each kind of key, on each gateway."""
 BUDGET = 30_000
+REFUSED = "connection refused"
 
 _BODY = {"model": "support", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}
 
 
 class RedisServer:
-    """A Redis of its own that may be stopped and started; what it holds may go."""
+    """A Redis of its own that may be stopped and started; what it holds is lost with it."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -69,7 +70,7 @@ class RedisServer:
 
 @dataclass
 class Load:
-    """Calls without a pause, by every kind of key on every gateway; failures as they came."""
+    """Calls with hardly a pause, by every kind of key on two gateways; failures as they came."""
 
     calls: int = 0
     failures: list[tuple[float, str, str]] = field(default_factory=list)
@@ -82,15 +83,20 @@ class Load:
             aiohttp.ClientSession(timeout=timeout) as http,
             asyncio.TaskGroup() as group,
         ):
-            for live in lives:
+            for live, other in zip(lives, reversed(lives), strict=True):
                 for kind, key in keys.items():
                     for _ in range(CALLERS):
-                        group.create_task(self._caller(http, live, kind, key))
+                        group.create_task(self._caller(http, live, other, kind, key))
 
-    async def _caller(self, http: aiohttp.ClientSession, live: Live, kind: str, key: str) -> None:
+    async def _caller(
+        self, http: aiohttp.ClientSession, first: Live, second: Live, kind: str, key: str
+    ) -> None:
         while not self.over:
             self.calls += 1
-            said = await ask(http, live, key)
+            said = await ask(http, first, key)
+            if said == REFUSED:
+                # As a load balancer does: nothing has been sent.
+                said = await ask(http, second, key)
             if said != 200:
                 self.failures.append((time.monotonic(), kind, str(said)))
                 await asyncio.sleep(0.1)
@@ -105,6 +111,8 @@ async def ask(http: aiohttp.ClientSession, live: Live, key: str) -> int | str:
         async with http.post(url, json=_BODY, headers=headers) as answer:
             await answer.read()
             return answer.status
+    except aiohttp.ClientConnectorError:
+        return REFUSED
     except (aiohttp.ClientError, TimeoutError) as error:
         return type(error).__name__
 
@@ -153,9 +161,11 @@ def _last(load: Load) -> float:
 async def overrun(stack: Stack, lives: list[Live], key: str) -> dict[str, int]:
     """Spend a budget over both gateways, one of which is killed meanwhile.
 
-    Gives how far past the budget the calls that were answered went, and what one call takes.
+    Gives what the calls that were answered used in all, what one call takes, and how the others
+    ended: those in flight on the killed gateway may have been counted, and never answered.
     """
     spent, calls = 0, 0
+    ends: Counter[str] = Counter()
 
     async def caller(http: aiohttp.ClientSession, live: Live) -> None:
         nonlocal spent, calls
@@ -165,9 +175,11 @@ async def overrun(stack: Stack, lives: list[Live], key: str) -> dict[str, int]:
             try:
                 async with http.post(url, json=_BODY, headers=headers) as answer:
                     told = await answer.json()
-            except aiohttp.ClientError:
+            except aiohttp.ClientError as error:
+                ends[type(error).__name__] += 1
                 return
             if answer.status != 200:
+                ends[f"{answer.status} {told['error']['code']}"] += 1
                 return
             spent += told["usage"]["total_tokens"]
             calls += 1
@@ -184,6 +196,7 @@ async def overrun(stack: Stack, lives: list[Live], key: str) -> dict[str, int]:
         "calls": calls,
         "in_flight": 16,
         "tokens_per_call": spent // max(1, calls),
+        "ends": dict(ends),
     }
 
 

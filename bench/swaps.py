@@ -1,7 +1,8 @@
 """Promotions and rollbacks under streams over two gateways: `python -m bench.swaps`.
 
-Every stream is read to its end and held against what the alias led to meanwhile: no call may fail,
-be answered by a version that was not due, or begin with one version's words and end with another's.
+Both share one PostgreSQL, whose programs must be there. Every stream is read to its end and held
+against what the alias led to meanwhile: no call may fail, be answered by a version that was not
+due, or begin with one version's words and end with another's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,17 @@ import httpx
 from bench.fleet import fleet
 from tests.acceptance.live import Live
 from tests.integration.stack import Stack
+from tests.postgres import PostgresServer
 
-STREAMS, SWAPS, PAUSE_S = 200, 100, 0.5
+STREAMS, SWAPS, PAUSE_S = 200, 100, 3.0
 VISIBLE_ROUNDS = 20
 VISIBLE_S = 1.0
-"""A change counts as due on every gateway after so long."""
+"""After so long a change must hold on every gateway. Shorter than the pause, or nothing is told."""
 TOKEN_S = 0.15
 
 _CHAT = "/v1/chat/completions"
 _MODEL = re.compile(rb'"model": ?"([^"]+)"')
+_CREATED = re.compile(rb'"created": ?([0-9]+)')
 _SAID = re.compile(r"I am (support@\d+)-")
 
 
@@ -41,6 +45,8 @@ class Seen:
     """What the streams saw."""
 
     requests: int = 0
+    decided: int = 0
+    """Calls that began when one version alone was due."""
     failed: list[str] = field(default_factory=list)
     wrong: int = 0
     mixed: int = 0
@@ -48,34 +54,35 @@ class Seen:
     def told(self) -> dict[str, int]:
         """The counts."""
         counts = {"requests": self.requests, "failed": len(self.failed)}
-        return {**counts, "wrong": self.wrong, "mixed": self.mixed}
+        return {**counts, "decided": self.decided, "wrong": self.wrong, "mixed": self.mixed}
 
 
 class Timeline:
-    """Which versions an alias led to, and when: the last one, and until when each was due."""
+    """Which versions an alias led to, and when."""
 
     def __init__(self, model: str) -> None:
-        self._current = model
-        self._due_until: dict[str, float] = {}
-
-    def moved(self, model: str) -> None:
-        """The alias has been moved just now."""
-        self._due_until[self._current] = time.monotonic() + VISIBLE_S
-        self._current = model
+        self._since: list[tuple[float, str]] = [(0.0, model)]
+        self._until: list[float] = []
 
     def moving(self, model: str) -> None:
-        """The alias is about to be moved."""
-        self._due_until[model] = float("inf")
+        """The alias is about to be moved: from here on the new version may answer."""
+        self._since.append((time.time(), model))
 
-    def due(self, model: str, began: float) -> bool:
-        """Whether a call that began then may be answered by it."""
-        return model == self._current or began <= self._due_until.get(model, 0.0)
+    def moved(self) -> None:
+        """The alias has been moved: from here on the version before must not."""
+        self._until.append(time.time() + VISIBLE_S)
+
+    def due(self, began: float, resolved: float) -> set[str]:
+        """Give the versions that may answer a call which began and was resolved then."""
+        ends = [*self._until, *[inf] * (len(self._since) - len(self._until))]
+        spans = zip(self._since, ends, strict=True)
+        return {model for (since, model), until in spans if since <= resolved and began <= until}
 
 
 async def _stream(http: aiohttp.ClientSession, live: Live, seen: Seen, line: Timeline) -> None:
     body = {"model": "support", "stream": True, "messages": [{"role": "user", "content": "Who?"}]}
     headers = {"authorization": f"Bearer {live.api_key}"}
-    began = time.monotonic()
+    began = time.time()
     seen.requests += 1
     try:
         async with http.post(live.root + _CHAT, json=body, headers=headers) as answer:
@@ -94,7 +101,10 @@ async def _stream(http: aiohttp.ClientSession, live: Live, seen: Seen, line: Tim
     )
     said = set(_SAID.findall(words))
     seen.mixed += len(models) != 1 or said != models
-    seen.wrong += not all(line.due(model, began) for model in models)
+    # A gateway tells when it resolved the alias, in whole seconds; the headers wait for the guards.
+    due = line.due(began, 1 + int(_CREATED.findall(raw)[0]))
+    seen.decided += len(due) == 1
+    seen.wrong += not models <= due
 
 
 async def _swapping(stack: Stack, lives: list[Live], streams: int, swaps: int) -> Seen:
@@ -129,7 +139,7 @@ async def _swap(http: aiohttp.ClientSession, live: Live, at: int, line: Timeline
         told = await answer.json()
         if answer.status != 200 or told["stable"] != number:
             raise RuntimeError(f"{how[0]}: {answer.status} {told}")
-    line.moved(f"support@{number}")
+    line.moved()
 
 
 def visible_s(lives: list[Live], rounds: int) -> list[float]:
@@ -148,6 +158,16 @@ def visible_s(lives: list[Live], rounds: int) -> list[float]:
 
 
 @contextmanager
+def database() -> Iterator[str]:
+    """The address of a PostgreSQL of its own."""
+    server = PostgresServer(durable=True).start()
+    try:
+        yield server.url()
+    finally:
+        server.remove()
+
+
+@contextmanager
 def two_gateways(home: Path, **options: Any) -> Iterator[tuple[Stack, list[Live]]]:
     """Two gateways on two workers, with support@1, and support@2 promoted."""
     with fleet(home, workers=2, gateways=2, delay=TOKEN_S, **options) as stack:
@@ -163,7 +183,8 @@ def measure(streams: int = STREAMS, swaps: int = SWAPS) -> dict[str, Any]:
     """Give the figures `swaps` and `promote_visible_s`."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
-        two_gateways(Path(folder)) as (stack, lives),
+        database() as url,
+        two_gateways(Path(folder), database_url=url) as (stack, lives),
     ):
         seen = asyncio.run(_swapping(stack, lives, streams, swaps))
         for worker in stack.workers:

@@ -9,6 +9,7 @@ a budget are refused with 503. Where what a call has used cannot be settled, it 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -43,6 +44,9 @@ _NO_BOUND = 2**53
 _DAY = 86_400
 _AWAY_S = 1.0
 """Seconds for which a store that failed is not asked again."""
+_BEGIN_S = 2
+"""Seconds that one call has for the beginning of a budget, before another takes over."""
+_LOOK_S = 0.01
 _BEGUN = 2**50
 """A budget's counter holds this much more once what was used before is in it: so one that a store
 has lost is told from one that is low, and is begun again."""
@@ -174,8 +178,7 @@ class Limiter:
     async def _reserve(self, grant: Grant, budget: int) -> None:
         """Reserve tokens of the budget; the last call may go past it by what it uses."""
         name, life, storage = _budget(grant), _lifetime(grant.period), grant.storage
-        if await storage.get(name) < _BEGUN:
-            await self._begin(grant)
+        await self._begun(grant)
         before = await storage.incr(name, life, grant.reserved) - _BEGUN - grant.reserved
         if before < budget:
             self._held[name] += grant.reserved
@@ -188,16 +191,34 @@ class Limiter:
             )
         raise _spent_error(grant, budget)
 
+    async def _begun(self, grant: Grant) -> None:
+        """Return once the budget's counter holds what was used before; one call of all puts it in.
+
+        Raises `LimitsUnavailable`.
+        """
+        name, storage = _budget(grant), grant.storage
+        until = time.monotonic() + _BEGIN_S
+        while await storage.get(name) < _BEGUN:
+            if await storage.incr(f"{name}/beginning", _BEGIN_S) == 1:
+                await self._begin(grant)
+            elif time.monotonic() > until:
+                raise LimitsUnavailable
+            else:
+                await asyncio.sleep(_LOOK_S)
+
     async def _begin(self, grant: Grant) -> None:
         """Put what was used before, which is in the database, into a counter that is new."""
+        name, storage = _budget(grant), grant.storage
         try:
             before = await self._spent(grant.key.account, _first_day(grant.period))
         except GatewayError:
+            await storage.clear(f"{name}/beginning")
             raise LimitsUnavailable from None
-        name, life = _budget(grant), _lifetime(grant.period)
-        if await grant.storage.incr(name, life, _BEGUN + before) >= 2 * _BEGUN:
-            # Another call has begun it meanwhile.
-            await grant.storage.incr(name, life, -_BEGUN - before)
+        amount = _BEGUN + before
+        if await storage.incr(name, _lifetime(grant.period), amount) >= 2 * _BEGUN:
+            # Another call took over meanwhile: the database took longer than a beginning may.
+            await storage.incr(name, _lifetime(grant.period), -amount)
+        await storage.clear(f"{name}/beginning")
 
 
 async def _count_minute(grant: Grant) -> None:
@@ -278,6 +299,13 @@ def _spent_error(grant: Grant, budget: int) -> GatewayError:
 
 
 def _redis(url: str) -> RedisStorage:
+    """Connect to Redis; a command that finds its connection closed opens it anew, once."""
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as Closed
+
+    # The library hands its options on as they are, whatever their type.
+    retry: Any = Retry(NoBackoff(), 1, supported_errors=(Closed,))
     return RedisStorage(
         f"async+{url}",
         wrap_exceptions=True,
@@ -285,6 +313,7 @@ def _redis(url: str) -> RedisStorage:
         key_prefix="adapterloop",
         socket_timeout=0.5,
         socket_connect_timeout=0.5,
+        retry=retry,
     )
 
 

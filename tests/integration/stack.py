@@ -96,7 +96,7 @@ class Stack:
         **options: Any,
     ) -> None:
         self.home = home
-        self.workers = [worker for worker in workers if isinstance(worker, StubWorker)]
+        self.workers = [worker for worker in workers if not isinstance(worker, WorkerSettings)]
         for name in ("logs", "storage", "outbox", "sources"):
             (home / name).mkdir(parents=True)
         self.port = free_port()

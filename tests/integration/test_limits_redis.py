@@ -130,6 +130,27 @@ async def test_a_redis_that_lost_its_memory_takes_it_from_the_database(
             await taken(limiter, mine)
 
 
+async def test_many_calls_at_once_begin_one_budget(
+    pair: tuple[Limiter, Limiter], store: Store
+) -> None:
+    """What another call counts twice for a moment would be a budget that is spent."""
+    store.used = 600
+    for number in range(20):
+        mine = key(account=number, token_budget=1000)
+        await asyncio.gather(*(pair[at % 2].take(mine, 10) for at in range(16)))
+
+
+async def test_a_redis_that_is_back_fails_no_call(
+    pair: tuple[Limiter, Limiter], redis: Redis
+) -> None:
+    """Nothing was asked while it was away, so the connections at hand are its old ones."""
+    mine = key(token_budget=10**6)
+    await asyncio.gather(*(pair[0].take(mine, 10) for _ in range(8)))
+    redis.kill()
+    redis.start()
+    await asyncio.gather(*(pair[0].take(mine, 10) for _ in range(8)))
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_while_redis_is_away(
     pair: tuple[Limiter, Limiter], redis: Redis, how: signal.Signals
