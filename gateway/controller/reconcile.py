@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from gateway.controller.desired import VERDICTS, Trial, WorkerPlan, drained, next_step, plan
+from gateway.controller.hearing import Hearing
 from gateway.controller.view import View
 from gateway.errors import GatewayError
 from gateway.registry.records import Demand, GatewayBeat
@@ -68,8 +69,8 @@ class ControlStore(Protocol):
         """Note what was seen of a worker."""
         ...
 
-    def live_gateways(self) -> tuple[GatewayBeat, ...]:
-        """The gateways whose heartbeat is fresh."""
+    def live_gateways(self, max_age_s: float) -> tuple[GatewayBeat, ...]:
+        """The gateways whose heartbeat is younger than that."""
         ...
 
 
@@ -97,6 +98,7 @@ class Reconciler:
         self._snapshot: Snapshot | None = None
         self._pulse = (0, 0.0)
         self._beats: tuple[GatewayBeat, ...] = ()
+        self._hearing = Hearing()
         self._busy: set[str] = set()
         self._trials: dict[tuple[str, int], Trial] = {}
         self._leaving: dict[tuple[str, str], int] = {}
@@ -132,7 +134,7 @@ class Reconciler:
         held = self._snapshot
         # Read first: what comes in meanwhile is news.
         self._pulse = await asyncio.to_thread(self._store.pulse)
-        self._beats = await asyncio.to_thread(self._store.live_gateways)
+        await self._hear()
         demand = await asyncio.to_thread(self._store.demand)
         if held is None or held.revision != self._pulse[0]:
             self._snapshot = await asyncio.to_thread(self._store.snapshot, held)
@@ -150,6 +152,13 @@ class Reconciler:
             if trial.verdicts >= VERDICTS and boots.get(key[0]) == trial.boot
         }
         return View.of(self._snapshot, demand, observed, self._max_cpu_loras, self._settings, avoid)
+
+    async def _hear(self) -> None:
+        """Read the heartbeats."""
+        now = self._clock()
+        max_age_s = self._hearing.max_age_s(now)
+        self._beats = await asyncio.to_thread(self._store.live_gateways, max_age_s)
+        self._hearing.heard(now)
 
     async def _record(self) -> None:
         """Tell the registry of changes at once, of mere figures now and then."""

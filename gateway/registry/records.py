@@ -8,7 +8,9 @@ from typing import Any
 
 from gateway.registry.snapshot import Alias, Key, Placement, Version, VersionState
 
-LIVE_GATEWAY_S = 15.0
+LIVE_GATEWAY_S = 8.0
+"""Seconds without a heartbeat, of which there are two a second, after which a gateway is dead. Less
+than a call waits for an adapter: so one that needs another's place comes through all the same."""
 ROLES = ("app", "reviewer", "trainer", "admin")
 PURPOSES = ("serve", "evaluation")
 OPTIONS = "options"

@@ -106,8 +106,8 @@ class MemoryStore:
         self._ask()
         self.workers[name] = healthy
 
-    def live_gateways(self) -> tuple[GatewayBeat, ...]:
-        return self.beats
+    def live_gateways(self, max_age_s: float) -> tuple[GatewayBeat, ...]:
+        return tuple(beat for beat in self.beats if self.now - beat.heartbeat_at < max_age_s)
 
     def reference(self, version_id: int) -> Mapping[str, Any] | None:
         return self.references.get(version_id)
@@ -224,6 +224,19 @@ async def test_a_worker_that_does_not_tell_its_boot_is_proven_again() -> None:
         worker.restart()
         await until(lambda: ("w1", 1) in store.placed and store.placed["w1", 1].boot != first)
         await until(lambda: effect(store) is Effect.EFFECTIVE)
+
+
+async def test_a_gateway_that_nobody_could_hear_is_waited_for() -> None:
+    """The database was away for all: the controller is back first, and knows of an old sign."""
+    store, worker = MemoryStore(version(1, state=VersionState.SERVING)), FakeWorker()
+    store.beats = (GatewayBeat("g", "host", 0, frozenset(), store.now - 60),)
+    async with controlling(store, worker):
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+        store.retire(1)
+        await asyncio.sleep(0.3)
+        assert worker.loaded
+        store.beats = (replace(store.beats[0], revision=store.count, heartbeat_at=store.now),)
+        await until(lambda: not worker.loaded)
 
 
 async def test_a_retired_version_waits_for_busy_gateways() -> None:

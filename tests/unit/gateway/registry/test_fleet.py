@@ -81,11 +81,11 @@ def test_a_worker_takes_its_placements_along(registry: Registry, shelf: Shelf) -
 def test_heartbeats(registry: Registry, clock: Clock) -> None:
     before = registry.revision()
     registry.heartbeat("g1", 3, ["b", "a", "a"], host="h")
-    clock.now += 10
+    clock.now += 5
     registry.heartbeat("g2", 4)
     assert [beat.id for beat in registry.live_gateways()] == ["g1", "g2"]
     assert registry.live_gateways()[0].busy == {"a", "b"}
-    clock.now += 6
+    clock.now += 4
     assert [beat.id for beat in registry.live_gateways()] == ["g2"]
     assert registry.revision() == before
     registry.remove_gateway("g2")
