@@ -12,13 +12,16 @@ from pathlib import Path
 
 import psutil
 
-from deploy.compose import model_path, storage, workers
+from deploy.compose import gateway_settings, model_path, storage, workers
 from deploy.config import Config, unknown_variables
 from deploy.health import readiness
 from deploy.home import Home
 from deploy.progress import Progress
 from deploy.setup import Setup, worker_python
 from deploy.supervisor import states
+from gateway.errors import GatewayError
+from gateway.registry.bases import stranded, told
+from gateway.registry.service import Registry
 
 GIB = 1024**3
 MEMORY_GIB = 6
@@ -45,7 +48,7 @@ class Finding:
 def examine(config: Config) -> Iterator[Finding]:
     """Yield what was found, topic by topic."""
     topics: tuple[Callable[[Config], Iterator[Finding]], ...] = (
-        _machine, _parts, _variables, _home, _storage, _running,
+        _machine, _parts, _variables, _home, _storage, _versions, _running,
     )  # fmt: skip
     for topic in topics:
         yield from topic(config)
@@ -110,6 +113,21 @@ def _storage(config: Config) -> Iterator[Finding]:
     if place.startswith("s3://") and not config.workers and not any(packages):
         text = f"the worker cannot fetch from it: {python} -m pip install obstore"
         yield Finding(Grade.FAIL, "storage", text)
+
+
+def _versions(config: Config) -> Iterator[Finding]:
+    if config.database_url is None and not Home(config.home).database.exists():
+        return
+    registry = Registry.from_settings(gateway_settings(config))
+    try:
+        lost = stranded(registry.snapshot(), registry.base_models)
+    except GatewayError as error:
+        yield Finding(Grade.FAIL, "database", error.message)
+        return
+    finally:
+        registry.close()
+    for line in told(lost):
+        yield Finding(Grade.WARN, "versions", line)
 
 
 def _running(config: Config) -> Iterator[Finding]:

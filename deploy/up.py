@@ -28,6 +28,7 @@ from deploy.setup import Setup
 from deploy.supervisor import Program, State, Supervisor, states, tail, wait_until_gone
 from deploy.welcome import welcome
 from deploy.worker import start_hint
+from gateway.registry.bases import stranded, told
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Version
 
@@ -66,6 +67,8 @@ def _prepare(home: Home, config: Config, progress: Progress) -> tuple[Registry, 
     upgrade(database_url(config))
     registry = Registry.from_settings(gateway_settings(config))
     registry.prepare()
+    for line in told(stranded(registry.snapshot(), registry.base_models)):
+        progress.say(line)
     ensure_keys(home, registry, base_url(config))
     return registry, shipped.register_examples(home, registry, progress)
 

@@ -15,6 +15,7 @@ def command() -> None:
     from deploy.home import Home
     from deploy.migrations import upgrade
     from gateway.errors import GatewayError
+    from gateway.registry.bases import stranded, told
     from gateway.registry.service import Registry
 
     Home(config.home).create()
@@ -22,7 +23,10 @@ def command() -> None:
         upgrade(database_url(config))
         registry = Registry.from_settings(gateway_settings(config))
         registry.prepare()
+        lost = told(stranded(registry.snapshot(), registry.base_models))
         registry.close()
     except GatewayError as error:
         fail(f"adapterloop migrate: {error}")
+    for line in lost:
+        click.echo(line, err=True)
     click.echo("the database is up to date")

@@ -78,6 +78,11 @@ class Registry(Keys, Fleet, ServingOptions):
         """Where adapter files lie."""
         return self._storage
 
+    @property
+    def base_models(self) -> tuple[str, ...]:
+        """The base models that versions may be made for."""
+        return tuple(rules.base_model for rules in self._bases.values())
+
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()

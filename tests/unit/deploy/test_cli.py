@@ -13,9 +13,11 @@ from click.testing import CliRunner
 
 from deploy import api
 from deploy.cli import cli
-from deploy.config import Config
+from deploy.compose import EXAMPLES, gateway_settings
+from deploy.config import Config, load
 from deploy.home import Home, write_env
 from gateway.registry.receiving import digest_of
+from gateway.registry.service import Registry
 
 HEAVY = ("torch", "transformers", "sqlalchemy", "fastapi", "aiohttp", "httpx", "alembic")
 
@@ -72,6 +74,21 @@ def test_keys_without_a_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert run(cli, ["keys", "revoke", number]).exit_code == 0
     assert "revoked" in run(cli, ["keys", "list"]).output
     assert run(cli, ["keys", "revoke", "99"]).exit_code == 1
+
+
+def test_who_changes_the_base_model_hears_which_versions_fall_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTERLOOP_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ADAPTERLOOP_MODEL", "org/SmolLM2-135M-Instruct")
+    run = CliRunner().invoke
+    assert run(cli, ["migrate"]).output == "the database is up to date\n"
+    registry = Registry.from_settings(gateway_settings(load()))
+    registry.register("default", "support", EXAMPLES / "support-1")
+    registry.close()
+    monkeypatch.setenv("ADAPTERLOOP_MODEL", "org/Llama-4")
+    for command in ("migrate", "doctor"):
+        assert "so these get no calls: support@1;" in run(cli, [command]).output
 
 
 def test_keys_are_limited_and_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

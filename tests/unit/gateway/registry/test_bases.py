@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.errors import Conflict
+from gateway.registry.bases import stranded, told
 from gateway.registry.errors import InvalidAdapter, InvalidName
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import BASE_TENANT, VersionState, WorkerSpec
@@ -97,3 +98,16 @@ def test_a_version_whose_base_no_worker_has_says_so(several: Registry, tmp_path:
             assert waiting() == "No worker that is up has its base model, org/Qwen2.5-7B."
     assert waiting() == ""
     assert several.version("default", "tickets", 1).state is VersionState.REGISTERED
+
+
+def test_a_changed_base_says_which_versions_fall_away(several: Registry, tmp_path: Path) -> None:
+    several.register("default", "tickets", write_for_qwen(tmp_path / "a"))
+    several.register("default", "support", write_adapter(tmp_path / "b"))
+    assert stranded(several.snapshot(), [f"/models/{BASE}", "Qwen2.5-7B"]) == []
+    lost = stranded(several.snapshot(), ["org/Llama-4"])
+    assert [version.model for version in lost] == ["support@1", "tickets@1"]
+    (line,) = told(stranded(several.snapshot(), ["org/Llama-4", QWEN.model]))
+    assert line.startswith(f"{BASE} is no base model of this configuration")
+    assert "no calls: support@1;" in line
+    several.retire("default", "support", 1)
+    assert [v.model for v in stranded(several.snapshot(), ["org/Llama-4"])] == ["tickets@1"]
