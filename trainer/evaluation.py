@@ -12,13 +12,17 @@ from trainer.errors import EvaluationInvalid
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was said to one golden item, beside what should have been said."""
+    """What was said to one golden item, beside what should have been said.
+
+    `confidence` is the mean log-probability of the answer's tokens in nats, where it was told.
+    """
 
     item_id: str
     slice: str
     prompt: str
     expected: str
     said: str
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Evaluation:
     answers: tuple[Answer, ...]
 
 
-NAMES = tuple(field.name for field in fields(Answer))
+_TEXTS = tuple(field.name for field in fields(Answer) if field.name != "confidence")
 
 
 def dump_evaluation(evaluation: Evaluation) -> dict[str, Any]:
@@ -57,10 +61,13 @@ def parse_evaluation(value: Mapping[str, Any]) -> Evaluation:
 def _parse_answer(value: Any, place: int) -> Answer:
     if not isinstance(value, Mapping):
         raise EvaluationInvalid(f"answers[{place}] is not an object")
-    wrong = [name for name in NAMES if not isinstance(value.get(name), str)]
+    wrong = [name for name in _TEXTS if not isinstance(value.get(name), str)]
     if wrong:
         raise EvaluationInvalid(f"answers[{place}]: not a string: {', '.join(wrong)}")
-    return Answer(**{name: value[name] for name in NAMES})
+    confidence = value.get("confidence")
+    if confidence is not None and not isinstance(confidence, int | float):
+        raise EvaluationInvalid(f"answers[{place}]: confidence is not a number")
+    return Answer(**{name: value[name] for name in _TEXTS}, confidence=confidence)
 
 
 def _text(value: Mapping[str, Any], name: str) -> str:

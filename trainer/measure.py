@@ -18,13 +18,15 @@ from trainer.settings import EvaluationSettings
 _PASSING = frozenset({429, 500, 502, 503, 504})
 _PAUSE_S = 2.0
 
+Said = tuple[str, float | None]
+"""The text of an answer, and the mean log-probability of its tokens where the gateway tells it."""
 Told = Callable[[int, int], None]
 """Told after each answer: answers there, queries in all."""
 
 
 def cache_key(weights: str, golden_digest: str, settings: EvaluationSettings) -> str:
     """Name an evaluation by all that it follows from: weights, golden set, decoding."""
-    text = json.dumps([weights, golden_digest, settings.max_tokens, "greedy", 1])
+    text = json.dumps([weights, golden_digest, settings.max_tokens, "greedy", 2])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -44,8 +46,8 @@ def measure(
     """
     said = asyncio.run(_ask_all(url, key, model, golden, settings, told))
     answers = (
-        Answer(row.id, row.slice, row.input, row.output, text)
-        for row, text in zip(golden, said, strict=True)
+        Answer(row.id, row.slice, row.input, row.output, text, confidence)
+        for row, (text, confidence) in zip(golden, said, strict=True)
     )
     return Evaluation(model, golden_digest, tuple(answers))
 
@@ -57,7 +59,7 @@ async def _ask_all(
     golden: Sequence[Row],
     settings: EvaluationSettings,
     told: Told,
-) -> list[str]:
+) -> list[Said]:
     slots, done = asyncio.Semaphore(settings.at_once), 0
     limits = httpx.Limits(max_connections=settings.at_once)
     headers = {"authorization": f"Bearer {key}"}
@@ -65,13 +67,13 @@ async def _ask_all(
         base_url=url.rstrip("/"), headers=headers, timeout=300, limits=limits, trust_env=False
     ) as client:
 
-        async def one(row: Row) -> str:
+        async def one(row: Row) -> Said:
             nonlocal done
             async with slots:
-                text = await _ask(client, model, row, settings)
+                said = await _ask(client, model, row, settings)
             done += 1
             told(done, len(golden))
-            return text
+            return said
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -83,7 +85,7 @@ async def _ask_all(
 
 async def _ask(
     client: httpx.AsyncClient, model: str, row: Row, settings: EvaluationSettings
-) -> str:
+) -> Said:
     body = {
         "model": model,
         "messages": to_prompt(row),
@@ -98,10 +100,16 @@ async def _ask(
             trouble = f"{type(error).__name__}: {error}"
         else:
             if response.is_success:
-                return str(response.json()["choices"][0]["message"]["content"] or "")
+                return _said(response)
             trouble = f"{response.status_code}: {response.text[:300]}"
             if response.status_code not in _PASSING:
                 raise EvaluationFailed(f"{model}, golden item {row.id}: {trouble}")
         if time.monotonic() >= deadline:
             raise EvaluationFailed(f"{model}, golden item {row.id}: {trouble}")
         await asyncio.sleep(_PAUSE_S)
+
+
+def _said(response: httpx.Response) -> Said:
+    text = str(response.json()["choices"][0]["message"]["content"] or "")
+    confidence = response.headers.get("x-confidence")
+    return text, float(confidence) if confidence is not None else None

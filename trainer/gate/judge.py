@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from trainer.calibration import calibrate
 from trainer.errors import GateError
 from trainer.evaluation import Answer, Evaluation
 from trainer.gate.policy import GatePolicy
@@ -55,6 +56,7 @@ def judge(
     adjusted = dict(zip((o.name for o in tested), holm([o.p for o in tested]), strict=True))
     slices = {one.name: _slice(one, adjusted.get(one.name), policy) for one in compared}
     verdict, reasons = _overall(slices, bool(tested))
+    fitted = (("candidate", calibrate(candidate)), ("against", calibrate(against)))
     every = [pair for own in pairs.values() for pair in own]
     return GateReport(
         candidate=candidate.version,
@@ -66,6 +68,7 @@ def judge(
         fixed=_changes(every, policy.examples, to_right=True),
         broken=_changes(every, policy.examples, to_right=False),
         policy=policy.model_dump(),
+        calibration={name: found for name, found in fitted if found is not None},
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
+
+from trainer.calibration import Calibration
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 Role = Literal["superiority", "non-inferiority"]
@@ -91,6 +93,8 @@ class GateReport:
     fixed: Sequence[Change]
     broken: Sequence[Change]
     policy: Mapping[str, Any]
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
+    """By `candidate` and `against`: what a canary reads the risk of each one's answers from."""
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as JSON."""
@@ -106,6 +110,7 @@ class GateReport:
                 "broken": [asdict(change) for change in self.broken],
             },
             "policy": dict(self.policy),
+            "calibration": {name: one.to_dict() for name, one in self.calibration.items()},
         }
 
     def to_markdown(self) -> str:
