@@ -19,6 +19,7 @@ from gateway.admin.access import (
     publish,
     sees,
 )
+from gateway.admin.publish import calibration
 from gateway.admin.schemas import (
     MAX_INT,
     AliasDetailOut,
@@ -173,7 +174,13 @@ def rollout(alias: AliasName, body: RolloutRequest, key: Admin, behind: Behind) 
                 " judged: give one step, and the next one by another call."
             )
         promotes = body.steps[-1] == 1
-        detail = {**behind.settings.rollout.plan(), **detail, "promotes": promotes}
+        now = behind.registry.describe(key.tenant, alias).alias
+        detail = {
+            **behind.settings.rollout.plan(),
+            **detail,
+            "promotes": promotes,
+            "calibration": calibration(behind.database, key.tenant, now, f"{alias}@{body.version}"),
+        }
     moved = behind.registry.set_rollout(
         key.tenant, alias, body.version, body.steps[0], actor_of(key), detail
     )

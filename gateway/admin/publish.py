@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
-from sqlalchemy import RowMapping
+from sqlalchemy import Engine, RowMapping
 
 from feedback.reports import Reports
 from gateway.admin.access import (
@@ -54,7 +54,11 @@ def publish_version(alias: str, body: PublishRequest, key: Publisher, behind: Be
         return AliasOut.of(now)
     _check_free(found, body.version, behind.settings)
     report = _passed(Reports(behind.database), key.tenant, now, model)
-    detail = {"gate_id": report["id"], "job_id": body.job_id}
+    detail = {
+        "gate_id": report["id"],
+        "job_id": body.job_id,
+        "calibration": report["report"].get("calibration"),
+    }
     if now.stable is None:
         moved = behind.registry.promote(key.tenant, alias, body.version, actor_of(key), detail)
     else:
@@ -104,8 +108,7 @@ def _check_free(found: AliasDetail, number: int, settings: GatewaySettings) -> N
 
 def _passed(reports: Reports, tenant: str, alias: Alias, candidate: str) -> RowMapping:
     """Give the report that allows it. Raises `Conflict` where there is none."""
-    stable = alias.stable
-    against = BASE_ALIAS if stable is None or stable.is_base else stable.model
+    against = _against(alias)
     report = reports.verdict(tenant, alias.name, candidate, against)
     if report is None:
         raise Conflict(f"There is no gate report on {candidate} against {against}: run the gate.")
@@ -115,3 +118,14 @@ def _passed(reports: Reports, tenant: str, alias: Alias, candidate: str) -> RowM
             f" (report {report['id']}): only PASS is published. An admin may promote it by hand."
         )
     return report
+
+
+def calibration(database: Engine, tenant: str, alias: Alias, candidate: str) -> Any:
+    """Give what the newest gate report says of the risk of both versions' answers, if one does."""
+    report = Reports(database).verdict(tenant, alias.name, candidate, _against(alias))
+    return report["report"].get("calibration") if report is not None else None
+
+
+def _against(alias: Alias) -> str:
+    stable = alias.stable
+    return BASE_ALIAS if stable is None or stable.is_base else stable.model

@@ -9,7 +9,8 @@ from sqlalchemy import Engine
 from feedback.db import reading
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Alias, Snapshot, Version
-from gateway.rollout.measures import Since, measures, outcomes
+from gateway.rollout.measures import Since, outcomes
+from gateway.rollout.risk import weighed
 from gateway.rollout.rule import Plan, State, decide
 from gateway.settings import RolloutSettings
 
@@ -57,7 +58,9 @@ class CanaryDriver:
             answers, _ = outcomes(connection, Since(alias, begun.at), candidate)
             _, faults = outcomes(connection, since, candidate)
             found = (
-                measures(connection, since, candidate, stable, self._settings) if plan.test else []
+                weighed(connection, since, candidate, stable, self._settings, begun.detail)
+                if plan.test
+                else []
             )
         decision = decide(plan, State(step, answers, faults), found)
         if decision.kind == "go_on":

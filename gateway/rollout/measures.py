@@ -21,7 +21,8 @@ _LONGEST_S = 120.0
 """Seconds that an answer counts for at most: one that hung must not outweigh a thousand others."""
 
 
-_USER = func.coalesce(CAPTURES.c.session, CAPTURES.c.id)
+USER = func.coalesce(CAPTURES.c.session, CAPTURES.c.id)
+"""Who called: a call without a session is a user of its own."""
 _FLAGGED = exists().where(
     FEEDBACK.c.tenant == CAPTURES.c.tenant,
     FEEDBACK.c.response_id == CAPTURES.c.id,
@@ -84,7 +85,9 @@ def measures(
     ]
     seconds = arms["seconds"]
     slower = settings.slower * max(seconds[stable.id].mean, 0.01)
-    last = Measure("seconds", seconds[candidate.id], seconds[stable.id], slower, rate=False)
+    last = Measure(
+        "seconds", seconds[candidate.id], seconds[stable.id], slower, rate=False, unit=" s"
+    )
     return [*rates, last]
 
 
@@ -119,7 +122,7 @@ def _users(connection: Connection, since: Since, *versions: Version) -> list[Map
     query = (
         select(
             CAPTURES.c.version_id,
-            _USER.label("user"),
+            USER.label("user"),
             func.sum(case((or_(answered, fault), 1), else_=0)).label("calls"),
             func.sum(case((answered, 1), else_=0)).label("answers"),
             func.sum(case((fault, 1), else_=0)).label("errors"),
@@ -127,14 +130,14 @@ def _users(connection: Connection, since: Since, *versions: Version) -> list[Map
             func.sum(case((answered, seconds), else_=0.0)).label("seconds"),
         )
         .where(since.of(*versions))
-        .group_by(CAPTURES.c.version_id, _USER)
+        .group_by(CAPTURES.c.version_id, USER)
     )
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def _blocks(connection: Connection, since: Since, *versions: Version) -> Counter[tuple[int, str]]:
     """Count the answers of each version and user in which a guard blocked something."""
-    query = select(CAPTURES.c.version_id, _USER, CAPTURES.c.audit).where(
+    query = select(CAPTURES.c.version_id, USER, CAPTURES.c.audit).where(
         since.of(*versions),
         CAPTURES.c.outcome == "ok",
         cast(CAPTURES.c.reasons, String).contains('"guarded"'),

@@ -17,7 +17,9 @@ Shown = Literal["worse", "fine", "open"]
 class Measure:
     """Something of which less is better, of both versions; `rate` where each call counts 0 or 1.
 
-    A candidate that is worse by `margin` must not be promoted; the unit is the measure's own.
+    A candidate that is worse by `margin` must not be promoted. `noise` is a squared standard error
+    that no number of calls takes away. One that is not `required` can end a rollout, and no
+    promotion waits for it. The unit is a share of the answers, unless `unit` names another.
     """
 
     name: str
@@ -25,10 +27,13 @@ class Measure:
     stable: Arm
     margin: float
     rate: bool = True
+    noise: float = 0.0
+    required: bool = True
+    unit: str = ""
 
     def evidence(self) -> Evidence:
         """Weigh candidate against stable."""
-        return compare(self.candidate, self.stable, self.margin, rate=self.rate)
+        return compare(self.candidate, self.stable, self.margin, rate=self.rate, noise=self.noise)
 
     def told(self, evidence: Evidence, alpha: float) -> dict[str, Any]:
         """Give the numbers for the record; null where nothing can be said yet."""
@@ -120,7 +125,8 @@ def decide(plan: Plan, state: State, measures: Sequence[Measure]) -> Decision:
     """Look at a rollout; as often as one likes.
 
     Among equals, at most `alpha` of all rollouts are ever rolled back; `alpha` is shared by the
-    measures. Each must be shown not to be worse by its margin before the candidate is promoted.
+    measures. Each required one must be shown not to be worse by its margin before the candidate is
+    promoted.
     """
     if not plan.test:
         return _by_answers(plan, state)
@@ -135,7 +141,7 @@ def decide(plan: Plan, state: State, measures: Sequence[Measure]) -> Decision:
         share = f"{100 * plan.steps[state.step + 1]:g}%"
         reason = f"nothing is shown to be worse after {state.answers} answers: on to {share}"
         return _decision("step", reason, found, plan)
-    open_ = [measure.name for measure, _, shown in found if shown == "open"]
+    open_ = [m.name for m, _, shown in found if m.required and shown == "open"]
     if open_ or state.answers < plan.answers:
         waits = ", ".join(open_) or f"{plan.answers} answers"
         return Decision("go_on", f"not decided yet: {waits}", {})
@@ -158,7 +164,7 @@ def _by_answers(plan: Plan, state: State) -> Decision:
 
 
 def _told(measure: Measure) -> str:
-    scale, unit = (100, " points") if measure.rate else (1, "")
+    scale, unit = (1, measure.unit) if measure.unit else (100, " points")
     return (
         f"{scale * measure.candidate.mean:.3g} against {scale * measure.stable.mean:.3g}{unit}"
         f" over {measure.candidate.calls} and {measure.stable.calls} calls"

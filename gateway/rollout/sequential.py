@@ -98,10 +98,13 @@ class Evidence:
         return self.difference - reach, self.difference + reach
 
 
-def compare(candidate: Arm, stable: Arm, margin: float, *, rate: bool = False) -> Evidence:
+def compare(
+    candidate: Arm, stable: Arm, margin: float, *, rate: bool = False, noise: float = 0.0
+) -> Evidence:
     """Weigh a measure of which less is better; for rates, values are 0 or 1.
 
-    The prior's scale is the margin: effects of that size are those that matter.
+    The prior's scale is the margin: effects of that size are those that matter. `noise` is a
+    squared standard error besides that of the calls.
     """
     difference = candidate.mean - stable.mean
     if min(candidate.users, stable.users) < FEWEST_USERS:
@@ -112,7 +115,7 @@ def compare(candidate: Arm, stable: Arm, margin: float, *, rate: bool = False) -
         floor = pooled * (1 - pooled)
     else:
         floor = 1e-12
-    variance = candidate.variance(floor) + stable.variance(floor)
+    variance = candidate.variance(floor) + stable.variance(floor) + noise
     return Evidence(
         difference,
         variance,

@@ -13,7 +13,8 @@ from feedback.db import reading
 from gateway.registry.records import AliasMove
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Alias
-from gateway.rollout.measures import Since, measures, series
+from gateway.rollout.measures import Since, series
+from gateway.rollout.risk import weighed
 from gateway.rollout.rule import Measure, standing
 from gateway.rollout.sequential import Evidence
 from gateway.settings import RolloutSettings
@@ -74,7 +75,7 @@ def _look_at(registry: Registry, engine: Engine, settings: RolloutSettings, alia
         return Shown(alias, moves)
     since = Since(alias, moves[0].since)
     with reading(engine) as connection:
-        found = measures(connection, since, candidate, stable, settings)
+        found = weighed(connection, since, candidate, stable, settings, moves[0].detail)
         answers = series(connection, since, candidate, stable)
     alpha = float(moves[0].detail.get("alpha", settings.alpha))
     flags = next(one for one in found if one.name == "flags")
@@ -96,7 +97,7 @@ def _look_at(registry: Registry, engine: Engine, settings: RolloutSettings, alia
 
 def _line(measure: Measure, evidence: Evidence, state: str, alpha: float) -> Line:
     low, high = evidence.bounds(alpha, measure.margin)
-    form = "{:.2%}" if measure.rate else "{:.2f} s"
+    form = f"{{:.2f}}{measure.unit}" if measure.unit else "{:.2%}"
     signed = form.replace(":", ":+")
     known = math.isfinite(low)
     return Line(
