@@ -25,10 +25,14 @@ from gateway.settings import WorkerSettings
 from gateway.workers.discovery import Discovery, Dns
 from gateway.workers.errors import LookupFailed
 from gateway.workers.kubernetes import Kubernetes
+from tests.acceptance.live import wait_for
 from tests.stub.cluster import PATH, Cluster, endpoint
+from tests.stub.script import Script
 from tests.stub.server import StubWorker
 
 from .conftest import MakeStack
+from .stack import Stack
+from .wire import CHAT, body_for
 
 
 async def test_a_name_gives_its_addresses() -> None:
@@ -48,8 +52,26 @@ def test_a_worker_behind_a_name_is_loaded_and_answers(make_stack: MakeStack) -> 
         assert stack.routable("support")
         with stack.live.admin() as admin:
             workers = admin.get("/admin/v1/workers").json()["data"]
-    assert "gpu@127.0.0.1" in {worker["name"] for worker in workers if worker["healthy"]}
-    assert stub.seen.loads
+        assert "gpu@127.0.0.1" in {worker["name"] for worker in workers if worker["healthy"]}
+        assert stub.seen.loads
+        goes_on_without_its_worker(stack, stub)
+
+
+def goes_on_without_its_worker(stack: Stack, stub: StubWorker) -> None:
+    """A stream ends as it should though its worker is removed in the middle."""
+    full = 'adapterloop_worker_full{worker="gpu@127.0.0.1"}'
+    registry = Registry.from_settings(stack.settings)
+    stub.script = Script(text="The train leaves at noon. " * 30, delay=0.02)
+    body = body_for(CHAT, "support", "Hello", stream=True, max_tokens=400)
+    with stack.live.http() as http, http.stream("POST", CHAT, json=body) as answer:
+        assert full in http.get("/metrics").text
+        assert registry.remove_worker("gpu@127.0.0.1")
+        assert wait_for(lambda: full not in http.get("/metrics").text, 4)
+        assert stub.seen.running
+        text = answer.read().decode()
+    registry.close()
+    assert '"finish_reason":"stop"' in text
+    assert text.endswith("data: [DONE]\n\n")
 
 
 def certify(folder: Path) -> ssl.SSLContext:
