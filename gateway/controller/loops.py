@@ -19,7 +19,7 @@ from gateway.errors import StoreUnavailable
 from gateway.registry.snapshot import WorkerSpec
 from gateway.settings import PlacementSettings
 from gateway.workers.admin import WorkerAdmin
-from gateway.workers.discovery import LOOK_S, Discovery, WorkerStore
+from gateway.workers.discovery import Discovery, WorkerStore
 from gateway.workers.loader import Evidence, Loader
 from gateway.workers.probe import WorkerWatch
 
@@ -95,7 +95,8 @@ class Controller:
             for chore in self._chores:
                 group.create_task(self._do(chore), name=chore.name)
             if self._discovery is not None:
-                group.create_task(self._discover(self._discovery), name="discovery")
+                discovering = self._discovery.run(self._may_discover, self._step_s)
+                group.create_task(discovering, name="discovery")
             await self._reconcile(reconciler, group)
 
     async def _reconcile(self, reconciler: Reconciler, group: asyncio.TaskGroup) -> None:
@@ -144,17 +145,8 @@ class Controller:
                     logger.error("%s fails, and is tried again: %s", chore.name, said)
             await asyncio.sleep(chore.every_s)
 
-    async def _discover(self, discovery: Discovery) -> None:
-        """Look for workers again and again while leading."""
-        while True:
-            try:
-                if self._leadership.held and self._configured:
-                    await discovery.step()
-                else:
-                    discovery.stand_by()
-            except Exception as error:  # the store is away, which the control loop tells of
-                logger.debug("discovery fails, and is tried again: %s", error)
-            await asyncio.sleep(LOOK_S if self._leadership.held else self._step_s)
+    def _may_discover(self) -> bool:
+        return self._leadership.held and self._configured
 
     async def _configure(self) -> None:
         """Make the configured workers known, once the store can be reached."""

@@ -9,31 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import aiohttp
-import msgspec
 
 from gateway.registry.snapshot import Snapshot, WorkerOptions, WorkerSpec
 from gateway.settings import WorkerSettings
-from gateway.workers.exchange import reason
+from gateway.workers.errors import LookupFailed
+from gateway.workers.kubernetes import Kubernetes
 
 logger = logging.getLogger(__name__)
 
 LOOK_S = 5.0
 GRACE_S = 60.0
 """Seconds after which a worker that nothing lists any more is removed: lists blink."""
-_API = "https://kubernetes.default.svc"
-_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-
-
-class LookupFailed(Exception):
-    """Nothing is known of the workers for now; the message says why."""
+_TOGETHER_S = 0.1
 
 
 class Source(Protocol):
@@ -41,6 +36,27 @@ class Source(Protocol):
 
     async def find(self) -> frozenset[tuple[str, int]]:
         """Give their addresses and ports. Raises `LookupFailed`."""
+        ...
+
+
+@runtime_checkable
+class Watched(Source, Protocol):
+    """A source that is told of changes, so that nobody need ask it again and again."""
+
+    grace_s: float
+    """Seconds after which a worker that it lists no more is removed."""
+
+    @property
+    def ending(self) -> Collection[str]:
+        """Addresses of workers that surely end: they are removed at once."""
+        ...
+
+    async def follow(self) -> None:
+        """Keep up with the changes until cancelled."""
+        ...
+
+    async def changed(self) -> None:
+        """Return once there are changes since the last return."""
         ...
 
 
@@ -60,88 +76,6 @@ class Dns:
         except (OSError, TimeoutError) as error:
             raise LookupFailed(f"{self._host}: {error or 'no answer in time'}") from error
         return frozenset((str(address[0]), self._port) for *_, address in found)
-
-
-class _Conditions(msgspec.Struct):
-    terminating: bool | None = None
-
-
-class _Endpoint(msgspec.Struct):
-    addresses: list[str]
-    conditions: _Conditions = msgspec.field(default_factory=_Conditions)
-
-
-class _Port(msgspec.Struct):
-    port: int | None = None
-
-
-class _Slice(msgspec.Struct):
-    endpoints: list[_Endpoint] | None = None
-    ports: list[_Port] | None = None
-
-
-class _Slices(msgspec.Struct):
-    items: list[_Slice]
-
-
-class Kubernetes:
-    """One worker for each endpoint of a service, as its EndpointSlices list them.
-
-    Those that are not ready count too, since the probes know better; those that end do not.
-    """
-
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        service: str,
-        namespace: str,
-        port: int | None,
-        *,
-        api: str = _API,
-        account: Path = _ACCOUNT,
-    ) -> None:
-        self._session = session
-        self._url = f"{api}/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
-        self._query = {"labelSelector": f"kubernetes.io/service-name={service}"}
-        self._port = port
-        self._account = account
-
-    async def find(self) -> frozenset[tuple[str, int]]:
-        """Ask the API server, as the pod's service account."""
-        try:
-            token, trust = await asyncio.to_thread(self._credentials)
-            async with self._session.get(
-                self._url,
-                params=self._query,
-                headers={"authorization": f"Bearer {token}"},
-                ssl=trust,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=LOOK_S),
-            ) as answer:
-                status, body = answer.status, await answer.read()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise LookupFailed(f"{self._url}: {type(error).__name__}: {error}") from error
-        if status != 200:
-            raise LookupFailed(f"{self._url} answers {status}: {reason(body)}")
-        try:
-            slices = msgspec.json.decode(body, type=_Slices).items
-        except msgspec.DecodeError as error:
-            raise LookupFailed(f"{self._url} cannot be read: {error}") from error
-        return frozenset(found for one in slices for found in _addresses(one, self._port))
-
-    def _credentials(self) -> tuple[str, ssl.SSLContext]:
-        """Read them anew: a service account's token is renewed within the hour."""
-        token = (self._account / "token").read_text(encoding="ascii").strip()
-        return token, ssl.create_default_context(cafile=self._account / "ca.crt")
-
-
-def _addresses(one: _Slice, port: int | None) -> Iterable[tuple[str, int]]:
-    listed = next((p.port for p in one.ports or () if p.port is not None), None)
-    if (chosen := port or listed) is None:
-        return
-    for endpoint in one.endpoints or ():
-        if not endpoint.conditions.terminating:
-            yield from ((address, chosen) for address in endpoint.addresses)
 
 
 def source_of(entry: WorkerSettings, session: aiohttp.ClientSession) -> Source | None:
@@ -202,49 +136,103 @@ class Discovery:
     ) -> None:
         self._store = store
         self._entries = tuple(entries)
+        self._names = {entry.name for entry, _ in self._entries}
         self._clock = clock
-        self._missing: dict[str, float] = {}
+        self._missing: dict[str, dict[str, float]] = {}
         self._trouble: dict[str, str] = {}
+
+    async def run(self, leads: Callable[[], bool], idle_s: float) -> None:
+        """Look every `LOOK_S` seconds while leading, and sooner where a source tells of changes.
+
+        Each entry by itself, so that a name server that is slow holds up no other entry.
+        """
+        async with asyncio.TaskGroup() as group:
+            for entry, source in self._entries:
+                news = None
+                if isinstance(source, Watched):
+                    group.create_task(source.follow(), name=f"endpoints of {entry.name}")
+                    news = source.changed
+                look = partial(self._look, entry, source)
+                group.create_task(self._again(look, leads, idle_s, news))
+            group.create_task(self._again(self._sweep, leads, idle_s))
 
     async def step(self) -> None:
         """Look once: add what is new, remove what has been missing for long."""
-        found: dict[str, WorkerSpec] = {}
-        silent = set()
         for entry, source in self._entries:
-            try:
-                addresses = await source.find()
-            except LookupFailed as error:
-                silent.add(entry.name)
-                self._note(entry.name, str(error))
-                continue
-            self._note(entry.name, "")
-            specs = (found_spec(entry, address, port) for address, port in sorted(addresses))
-            found |= {spec.name: spec for spec in specs}
-        known = (await asyncio.to_thread(self._store.snapshot)).workers
-        for name, spec in found.items():
-            if known.get(name) != spec:
-                await asyncio.to_thread(self._store.upsert_worker, spec)
-                logger.info("worker %s is at %s", name, spec.url)
-        for name in self._overdue(known, found, silent):
-            await asyncio.to_thread(self._store.remove_worker, name)
-            logger.info("worker %s is gone: nothing has listed it for %g s", name, GRACE_S)
+            await self._look(entry, source)
+        await self._sweep()
 
     def stand_by(self) -> None:
         """Forget how long workers have been missing: another controller leads."""
         self._missing.clear()
 
-    def _overdue(
-        self, known: Mapping[str, WorkerSpec], found: Mapping[str, WorkerSpec], silent: set[str]
-    ) -> list[str]:
-        """Name those found once that no answer lists for so long; who is silent removes nobody."""
-        now = self._clock()
-        gone = [name for name in known if "@" in name and name not in found]
-        self._missing = {name: self._missing.get(name, now) for name in gone}
-        return [
-            name
-            for name, since in self._missing.items()
-            if now - since >= GRACE_S and name.partition("@")[0] not in silent
-        ]
+    async def _again(
+        self,
+        look: Callable[[], Awaitable[None]],
+        leads: Callable[[], bool],
+        idle_s: float,
+        news: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        while True:
+            led = leads()
+            try:
+                if led:
+                    await look()
+                else:
+                    self.stand_by()
+            except Exception as error:  # the store is away, which the control loop tells of
+                logger.debug("discovery fails, and is tried again: %s", error)
+            if not led or news is None:
+                await asyncio.sleep(LOOK_S if led else idle_s)
+                continue
+            await asyncio.sleep(_TOGETHER_S)  # what comes together is one look
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await news()
+
+    async def _look(self, entry: WorkerSettings, source: Source) -> None:
+        """Bring one entry's workers up to date; a source that is silent removes nobody."""
+        try:
+            addresses = await source.find()
+        except LookupFailed as error:
+            self._note(entry.name, str(error))
+            return
+        self._note(entry.name, "")
+        specs = (found_spec(entry, address, port) for address, port in sorted(addresses))
+        found = {spec.name: spec for spec in specs}
+        known = (await asyncio.to_thread(self._store.snapshot)).workers
+        for name, spec in found.items():
+            if known.get(name) != spec:
+                await asyncio.to_thread(self._store.upsert_worker, spec)
+                logger.info("worker %s is at %s", name, spec.url)
+        grace_s, ending = GRACE_S, set[str]()
+        if isinstance(source, Watched):
+            grace_s = source.grace_s
+            ending = {f"{entry.name}@{address}" for address in source.ending}
+        mine = (name for name in known if _owner(name) == entry.name)
+        await self._remove(entry.name, {*mine} - {*found}, ending, grace_s)
+
+    async def _sweep(self) -> None:
+        """Remove what was found for entries that are configured no more."""
+        known = (await asyncio.to_thread(self._store.snapshot)).workers
+        left = {name for name in known if (owner := _owner(name)) and owner not in self._names}
+        await self._remove("", left, (), GRACE_S)
+
+    async def _remove(
+        self, owner: str, gone: Collection[str], ending: Collection[str], grace_s: float
+    ) -> None:
+        """Remove those that are gone for so long, and those that end."""
+        now, before = self._clock(), self._missing.get(owner, {})
+        self._missing[owner] = missing = {name: before.get(name, now) for name in gone}
+        for name, since in sorted(missing.items()):
+            if name in ending:
+                why = "it ends"
+            elif now - since >= grace_s:
+                why = f"nothing has listed it for {grace_s:g} s"
+            else:
+                continue
+            await asyncio.to_thread(self._store.remove_worker, name)
+            logger.info("worker %s is gone: %s", name, why)
 
     def _note(self, entry: str, trouble: str) -> None:
         """One line per change, as for the control loop."""
@@ -254,3 +242,9 @@ class Discovery:
                 logger.warning("workers of %s cannot be looked up: %s", entry, trouble)
             else:
                 logger.info("workers of %s can be looked up again", entry)
+
+
+def _owner(name: str) -> str:
+    """Name the entry that a worker was found for; empty for one that is an entry itself."""
+    owner, at, _ = name.partition("@")
+    return owner if at else ""

@@ -15,6 +15,8 @@ GatewayError
 └── InvalidRequest
     ├── FingerprintInvalid the manifest's prompts or references cannot be used
     └── UnsupportedKind    there is no such kind of worker
+
+LookupFailed, which no caller sees: it is not known where workers are.
 """
 
 from __future__ import annotations
@@ -82,3 +84,7 @@ class UnsupportedKind(InvalidRequest):
 
     code = "unsupported_worker_kind"
     param = "kind"
+
+
+class LookupFailed(Exception):
+    """Nothing is known of the workers for now; the message says why."""

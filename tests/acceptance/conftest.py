@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -73,15 +73,19 @@ def knows(live: Live) -> bool:
     return {*live.aliases, "base"} <= names
 
 
+def environment_of(home: Path, port: int, **more: str) -> dict[str, str]:
+    """This environment without any configuration but that of a home and a port."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith("ADAPTERLOOP_")
+    }
+    return kept | {"ADAPTERLOOP_HOME": str(home), "ADAPTERLOOP_PORT": str(port)} | more
+
+
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """`adapterloop up` in a fresh home; ended at the end, with nothing left running."""
     home = tmp_path_factory.mktemp("live") / "home"
     port = free_port()
-    environment: dict[str, Any] = {
-        name: value for name, value in os.environ.items() if not name.startswith("ADAPTERLOOP_")
-    }
-    environment |= {"ADAPTERLOOP_HOME": str(home), "ADAPTERLOOP_PORT": str(port)}
     log = home.parent / "up.log"
     with log.open("wb") as out:
         up = subprocess.Popen(
@@ -89,7 +93,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             cwd=REPOSITORY,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=environment_of(home, port),
             start_new_session=True,
         )
     try:
@@ -117,3 +121,36 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         for process in left:
             process.kill()
     assert left == []
+
+
+@pytest.fixture(scope="session")
+def narrow(live: Live) -> Iterator[Live]:
+    """A second gateway on the same store and worker, which gives the worker two calls at once.
+
+    Four more may wait. Rollouts that it begins go on after three answers at each step.
+    """
+    port = free_port()
+    settings = {
+        "ADAPTERLOOP_QUEUE__PER_WORKER": "2",
+        "ADAPTERLOOP_QUEUE__SIZE": "4",
+        "ADAPTERLOOP_QUEUE__WAIT": "120",
+        "ADAPTERLOOP_ROLLOUT__EVIDENCE": "answers",
+        "ADAPTERLOOP_ROLLOUT__ANSWERS": "3",
+    }
+    log = live.home.parent / "narrow.log"
+    with log.open("wb") as out:
+        gateway = subprocess.Popen(
+            [*adapterloop(), "gateway"],
+            cwd=REPOSITORY,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment_of(live.home, port, **settings),
+        )
+    made = replace(live, base_url=f"http://127.0.0.1:{port}/v1")
+    try:
+        wait_for(lambda: gateway.poll() is not None or is_ready(made.root), 120, 0.2)
+        assert is_ready(made.root), log.read_text()[-4000:]
+        yield made
+    finally:
+        gateway.terminate()
+        gateway.wait(timeout=60)

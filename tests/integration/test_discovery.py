@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+import datetime
+import ipaddress
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
+import aiohttp
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from deploy.migrations import upgrade
+from feedback.db import make_engine
+from gateway.registry.service import Registry
 from gateway.settings import WorkerSettings
-from gateway.workers.discovery import Dns, LookupFailed
+from gateway.workers.discovery import Discovery, Dns
+from gateway.workers.errors import LookupFailed
+from gateway.workers.kubernetes import Kubernetes
+from tests.acceptance.live import wait_for
+from tests.stub.cluster import PATH, Cluster, endpoint
+from tests.stub.script import Script
 from tests.stub.server import StubWorker
 
 from .conftest import MakeStack
+from .stack import Stack
+from .wire import CHAT, body_for
 
 
 async def test_a_name_gives_its_addresses() -> None:
@@ -28,5 +52,162 @@ def test_a_worker_behind_a_name_is_loaded_and_answers(make_stack: MakeStack) -> 
         assert stack.routable("support")
         with stack.live.admin() as admin:
             workers = admin.get("/admin/v1/workers").json()["data"]
-    assert "gpu@127.0.0.1" in {worker["name"] for worker in workers if worker["healthy"]}
-    assert stub.seen.loads
+        assert "gpu@127.0.0.1" in {worker["name"] for worker in workers if worker["healthy"]}
+        assert stub.seen.loads
+        goes_on_without_its_worker(stack, stub)
+
+
+def goes_on_without_its_worker(stack: Stack, stub: StubWorker) -> None:
+    """A stream ends as it should though its worker is removed in the middle."""
+    full = 'adapterloop_worker_full{worker="gpu@127.0.0.1"}'
+    registry = Registry.from_settings(stack.settings)
+    stub.script = Script(text="The train leaves at noon. " * 30, delay=0.02)
+    body = body_for(CHAT, "support", "Hello", stream=True, max_tokens=400)
+    with stack.live.http() as http, http.stream("POST", CHAT, json=body) as answer:
+        assert full in http.get("/metrics").text
+        assert registry.remove_worker("gpu@127.0.0.1")
+        assert wait_for(lambda: full not in http.get("/metrics").text, 4)
+        assert stub.seen.running
+        text = answer.read().decode()
+    registry.close()
+    assert '"finish_reason":"stop"' in text
+    assert text.endswith("data: [DONE]\n\n")
+
+
+def certify(folder: Path) -> ssl.SSLContext:
+    """Make a certificate for 127.0.0.1, and `ca.crt` by which clients trust it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = serialization.NoEncryption()
+    (folder / "ca.crt").write_bytes(made.public_bytes(pem))
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    (folder / "server.pem").write_bytes(private + made.public_bytes(pem))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "server.pem")
+    return context
+
+
+@asynccontextmanager
+async def serving(cluster: Cluster, account: Path) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_get(PATH, cluster.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=certify(account))
+    await site.start()
+    yield f"https://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    url = f"sqlite:///{tmp_path / 'adapterloop.db'}"
+    upgrade(url)
+    made = Registry(make_engine(url), tmp_path / "storage", base_model="tiny")
+    made.prepare()
+    yield made
+    made.close()
+
+
+class Service:
+    """The workers of a service as the registry knows them, kept up to date from a cluster."""
+
+    def __init__(self, cluster: Cluster, registry: Registry, account: Path) -> None:
+        self.cluster = cluster
+        self.account = account
+        self._registry = registry
+
+    async def watched(self) -> None:
+        async with asyncio.timeout(20):
+            while not self.cluster.watched:  # noqa: ASYNC110 (the source changes it)
+                await asyncio.sleep(0.01)
+
+    async def becomes(self, *addresses: str, seconds: float) -> None:
+        """Wait until the registry's workers are these."""
+        wanted, began = {f"gpu@{address}" for address in addresses}, time.monotonic()
+        while (known := await asyncio.to_thread(self._known)) != wanted:
+            assert time.monotonic() - began < seconds, known
+            await asyncio.sleep(0.02)
+
+    def _known(self) -> set[str]:
+        return set(self._registry.snapshot().workers)
+
+
+@pytest.fixture
+async def service(tmp_path: Path, registry: Registry) -> AsyncIterator[Service]:
+    cluster, entry = Cluster(), WorkerSettings(name="gpu", url="k8s+http://vllm.models")
+    (tmp_path / "token").write_text(cluster.token)
+    cluster.put("a", endpoint("10.0.0.1"), endpoint("10.0.0.2"))
+    async with (
+        serving(cluster, tmp_path) as api,
+        aiohttp.ClientSession() as session,
+        asyncio.TaskGroup() as group,
+    ):
+        source = Kubernetes(session, "vllm", "models", None, api=api, account=tmp_path)
+        discovery = Discovery(registry, [(entry, source)])
+        running = group.create_task(discovery.run(lambda: True, 1.0))
+        made = Service(cluster, registry, tmp_path)
+        await made.becomes("10.0.0.1", "10.0.0.2", seconds=10)
+        await made.watched()
+        yield made
+        running.cancel()
+
+
+async def test_pods_that_come_and_end_are_seen_within_a_second(service: Service) -> None:
+    cluster = service.cluster
+    cluster.put("b", endpoint("10.0.0.3", ready=False))
+    await service.becomes("10.0.0.1", "10.0.0.2", "10.0.0.3", seconds=1)
+    cluster.put("a", endpoint("10.0.0.1"), endpoint("10.0.0.2", terminating=True))
+    await service.becomes("10.0.0.1", "10.0.0.3", seconds=1)
+    assert len(cluster.lists) == len(cluster.watches) == 1
+
+
+async def test_an_endpoint_that_moves_between_slices_stays(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = service.cluster
+    cluster.delete("a")
+    cluster.put("b", endpoint("10.0.0.3"))
+    await service.becomes("10.0.0.1", "10.0.0.2", "10.0.0.3", seconds=1)
+    cluster.put("c", endpoint("10.0.0.1"), endpoint("10.0.0.2"))
+    cluster.put("d", endpoint("10.0.0.4"))
+    await service.becomes(*(f"10.0.0.{n}" for n in range(1, 5)), seconds=1)
+    assert "is gone" not in caplog.text
+    cluster.delete("b")
+    await service.becomes("10.0.0.1", "10.0.0.2", "10.0.0.4", seconds=15)
+
+
+async def test_what_happens_while_the_line_is_down_is_made_up_for(service: Service) -> None:
+    """The stream is cut, its history is gone, and the token is not the old one any more."""
+    cluster = service.cluster
+    cluster.cut()
+    cluster.put("b", endpoint("10.0.0.3"))
+    await service.becomes("10.0.0.1", "10.0.0.2", "10.0.0.3", seconds=3)
+    await service.watched()
+    cluster.expire()
+    cluster.put("b", endpoint("10.0.0.3"), endpoint("10.0.0.4"))
+    await service.becomes(*(f"10.0.0.{n}" for n in range(1, 5)), seconds=5)
+    await service.watched()
+    cluster.token = "another"
+    cluster.cut()
+    async with asyncio.timeout(10):
+        while not cluster.refused:  # noqa: ASYNC110 (the source changes it)
+            await asyncio.sleep(0.01)
+    cluster.put("b", endpoint("10.0.0.3", terminating=True), endpoint("10.0.0.4"))
+    (service.account / "token").write_text("another")
+    await service.becomes("10.0.0.1", "10.0.0.2", "10.0.0.4", seconds=15)
+    assert cluster.refused < 5
+    assert len(cluster.lists) < 6

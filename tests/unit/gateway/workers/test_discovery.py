@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import ssl
-from pathlib import Path
-from typing import Any
+import asyncio
+import time
+from collections.abc import Callable
 
 import aiohttp
 import pytest
-from aiohttp import web
 from pydantic import ValidationError
 
+from gateway.errors import StoreUnavailable
 from gateway.registry.snapshot import Snapshot, WorkerOptions, WorkerSpec
 from gateway.settings import WorkerSettings
 from gateway.workers.discovery import (
     GRACE_S,
     Discovery,
     Dns,
-    Kubernetes,
-    LookupFailed,
     found_spec,
     source_of,
 )
-from tests.unit.gateway.workers.conftest import Answers
+from gateway.workers.errors import LookupFailed
+from gateway.workers.kubernetes import Kubernetes
 
 ENTRY = WorkerSettings(name="gpu", url="dns+http://vllm.models.svc:8001")
 
@@ -150,82 +149,92 @@ def test_what_is_found_keeps_what_is_configured() -> None:
     )
 
 
-SLICES: dict[str, Any] = {
-    "items": [
-        {
-            "ports": [{"name": "http", "port": 8001}],
-            "endpoints": [
-                {"addresses": ["10.0.0.1"], "conditions": {"ready": True}},
-                {"addresses": ["10.0.0.2"], "conditions": {"ready": False}},
-                {"addresses": ["10.0.0.3"], "conditions": {"ready": False, "terminating": True}},
-            ],
-        },
-        {"ports": None, "endpoints": [{"addresses": ["10.0.0.4"]}]},
-        {"ports": [{"port": 8002}], "endpoints": None},
-    ]
-}
+class Followed(Listed):
+    """A source that is told of changes."""
+
+    grace_s = 5.0
+
+    def __init__(self, *addresses: str) -> None:
+        super().__init__(*addresses)
+        self.ending: set[str] = set()
+        self.news = asyncio.Event()
+        self.follows = False
+
+    async def follow(self) -> None:
+        self.follows = True
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.follows = False
+
+    async def changed(self) -> None:
+        await self.news.wait()
+        self.news.clear()
 
 
-@pytest.fixture
-def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "token").write_text("the-token\n")
-    (tmp_path / "ca.crt").write_text("")
-    context = ssl.create_default_context()
-    monkeypatch.setattr(ssl, "create_default_context", lambda cafile: context)
-    return tmp_path
+async def test_a_worker_that_is_told_to_end_gets_no_grace_and_others_a_short_one() -> None:
+    store, source, clock = Known(), Followed("10.0.0.1", "10.0.0.2", "10.0.0.3"), Clock()
+    discovery = made(store, source, clock)
+    await discovery.step()
+    source.addresses, source.ending = ("10.0.0.1",), {"10.0.0.2"}
+    await discovery.step()
+    assert set(store.workers) == {"gpu@10.0.0.1", "gpu@10.0.0.3"}
+    clock.now = source.grace_s
+    await discovery.step()
+    assert set(store.workers) == {"gpu@10.0.0.1"}
 
 
-def slices(seen: list[web.Request], status: int = 200, body: object = SLICES) -> Any:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        seen.append(request)
-        return web.json_response(body, status=status)
+class Stuck(Listed):
+    """A name server that does not answer."""
 
-    return answer
-
-
-PATH = "/apis/discovery.k8s.io/v1/namespaces/models/endpointslices"
+    async def find(self) -> frozenset[tuple[str, int]]:
+        await asyncio.Event().wait()
+        raise AssertionError
 
 
-def cluster(session: aiohttp.ClientSession, account: Path, port: int | None = None) -> Kubernetes:
-    return Kubernetes(session, "vllm", "models", port, api="http://api", account=account)
+async def until(what: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not what():  # noqa: ASYNC110 (tasks of the code under test change it)
+            await asyncio.sleep(0.005)
 
 
-async def test_endpoints_come_from_the_api_server_as_the_service_account(
-    session: aiohttp.ClientSession, answers: Answers, account: Path
-) -> None:
-    seen: list[web.Request] = []
-    answers[PATH] = slices(seen)
-    found = await cluster(session, account).find()
-    assert found == {("10.0.0.1", 8001), ("10.0.0.2", 8001)}
-    assert seen[0].headers["authorization"] == "Bearer the-token"
-    assert seen[0].query["labelSelector"] == "kubernetes.io/service-name=vllm"
-    (account / "token").write_text("renewed")
-    assert ("10.0.0.4", 9) in await cluster(session, account, port=9).find()
-    assert seen[1].headers["authorization"] == "Bearer renewed"
+async def test_changes_are_taken_up_at_once_whatever_other_entries_do() -> None:
+    store, source, leads = Known(), Followed("10.0.0.1"), False
+    other = WorkerSettings(name="slow", url="dns+http://vllm")
+    discovery = Discovery(store, [(other, Stuck()), (ENTRY, source)])
+    running = asyncio.create_task(discovery.run(lambda: leads, 0.01))
+    await until(lambda: source.follows)
+    await asyncio.sleep(0.05)
+    assert store.workers == {}
+    leads = True
+    await until(lambda: set(store.workers) == {"gpu@10.0.0.1"})
+    source.addresses, source.ending = ("10.0.0.2",), {"10.0.0.1"}
+    source.news.set()
+    began = time.monotonic()
+    await until(lambda: set(store.workers) == {"gpu@10.0.0.2"})
+    assert time.monotonic() - began < 1
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not source.follows
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "words"),
-    [(403, {"message": "forbidden"}, "403"), (200, {"items": 1}, "cannot be read")],
-)
-async def test_an_api_server_that_refuses_is_told(
-    session: aiohttp.ClientSession,
-    answers: Answers,
-    account: Path,
-    status: int,
-    body: object,
-    words: str,
-) -> None:
-    answers[PATH] = slices([], status, body)
-    with pytest.raises(LookupFailed, match=words):
-        await cluster(session, account).find()
+async def test_a_store_that_is_away_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.workers.discovery.LOOK_S", 0.01)
+    store, source = Known(), Followed("10.0.0.1")
+    answers = iter([StoreUnavailable()])
 
+    def snapshot() -> Snapshot:
+        for error in answers:
+            raise error
+        return Snapshot(1, {}, {}, {}, dict(store.workers))
 
-async def test_outside_a_cluster_there_is_no_account(
-    session: aiohttp.ClientSession, tmp_path: Path
-) -> None:
-    with pytest.raises(LookupFailed, match="token"):
-        await cluster(session, tmp_path / "nowhere").find()
+    monkeypatch.setattr(store, "snapshot", snapshot)
+    running = asyncio.create_task(Discovery(store, [(ENTRY, source)]).run(lambda: True, 0.01))
+    await until(lambda: store.workers)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
 
 
 async def test_an_entry_tells_how_its_workers_are_found(session: aiohttp.ClientSession) -> None:
