@@ -58,8 +58,7 @@ def test_metrics_that_say_nothing_are_empty() -> None:
 
 @pytest.fixture
 def admin(session: aiohttp.ClientSession) -> VllmAdmin:
-    spec = WorkerSpec("w", "http://worker/")
-    return VllmAdmin(Exchange(spec, session, timeout=0.3, work_timeout=0.3))
+    return VllmAdmin(Exchange(WorkerSpec("w", "http://worker/"), session))
 
 
 def says(status: int, body: object, seen: list[object] | None = None) -> Handler:
@@ -151,7 +150,11 @@ async def test_unload_that_fails_is_told(admin: VllmAdmin, answers: Answers) -> 
         await admin.unload("a@1-00000001")
 
 
-async def test_slow_worker_is_told_from_a_dead_one(admin: VllmAdmin, answers: Answers) -> None:
+async def test_slow_worker_is_told_from_a_dead_one(
+    session: aiohttp.ClientSession, answers: Answers
+) -> None:
+    admin = VllmAdmin(Exchange(WorkerSpec("w", "http://worker/"), session, timeout=0.3))
+
     async def never(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(5)
         return web.Response()
