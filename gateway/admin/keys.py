@@ -86,7 +86,10 @@ def rotate_key(
 
 
 def limit_key(key_id: KeyId, body: LimitsBody, key: KeyKeeper, behind: Behind) -> KeyOut:
-    """Replace all limits of a key; what is left out is no limit any more."""
+    """Replace all limits of a key's account; what is left out is no limit any more.
+
+    They hold for the key and for those that it was rotated with alike.
+    """
     info = behind.registry.limit_key(key.tenant, key_id, body.limits)
     publish(behind)
     return KeyOut.of(info)
