@@ -21,7 +21,7 @@ from gateway.admin.jobs_schemas import PublishRequest
 from gateway.admin.schemas import AliasOut, ErrorBody
 from gateway.errors import Conflict
 from gateway.registry.records import AliasDetail
-from gateway.registry.snapshot import BASE_ALIAS, Alias, Key
+from gateway.registry.snapshot import Key
 from gateway.settings import GatewaySettings
 
 Publisher = Annotated[Key, Depends(needs(*PUBLISHERS))]
@@ -53,7 +53,7 @@ def publish_version(alias: str, body: PublishRequest, key: Publisher, behind: Be
     if _is_done(found, body):
         return AliasOut.of(now)
     _check_free(found, body.version, behind.settings)
-    report = _passed(Reports(behind.database), key.tenant, now, model)
+    report = _passed(Reports(behind.database), key.tenant, found, model)
     detail = {"gate_id": report["id"], "job_id": body.job_id}
     if now.stable is None:
         moved = behind.registry.promote(key.tenant, alias, body.version, actor_of(key), detail)
@@ -102,11 +102,11 @@ def _check_free(found: AliasDetail, number: int, settings: GatewaySettings) -> N
         )
 
 
-def _passed(reports: Reports, tenant: str, alias: Alias, candidate: str) -> RowMapping:
+def _passed(reports: Reports, tenant: str, found: AliasDetail, candidate: str) -> RowMapping:
     """Give the report that allows it. Raises `Conflict` where there is none."""
-    stable = alias.stable
-    against = BASE_ALIAS if stable is None or stable.is_base else stable.model
-    report = reports.verdict(tenant, alias.name, candidate, against)
+    stable = found.alias.stable
+    against = found.base if stable is None or stable.is_base else stable.model
+    report = reports.verdict(tenant, found.alias.name, candidate, against)
     if report is None:
         raise Conflict(f"There is no gate report on {candidate} against {against}: run the gate.")
     if report["verdict"] != "PASS":

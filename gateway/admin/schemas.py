@@ -294,8 +294,12 @@ class AliasSummaryOut(AliasOut):
 
 
 class AliasDetailOut(AliasOut):
-    """An alias, its versions with all that is known of them, and its record, oldest first."""
+    """An alias, its versions with all that is known of them, and its record, oldest first.
 
+    `base` is the base model that version 0 is for it, and that its versions are compared with.
+    """
+
+    base: str
     versions: list[VersionDetailOut]
     events: list[MoveOut]
     options: dict[str, Any] = Field(description="what it brings along, as far as it is set")
@@ -305,6 +309,7 @@ class AliasDetailOut(AliasOut):
         """Tell all of an alias."""
         return cls(
             **AliasOut.of(detail.alias).model_dump(),
+            base=detail.base,
             versions=[VersionDetailOut.full(found) for found in detail.versions],
             options=detail.alias.options.given,
             events=[MoveOut.of(line) for line in detail.record],
