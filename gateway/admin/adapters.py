@@ -19,13 +19,11 @@ from gateway.admin.access import (
     publish,
     sees,
 )
-from gateway.admin.schemas import (
-    MAX_INT,
+from gateway.admin.adapters_schemas import (
     AliasDetailOut,
     AliasList,
     AliasOut,
     AliasSummaryOut,
-    ErrorBody,
     ImportRequest,
     PinRequest,
     PromoteRequest,
@@ -34,6 +32,7 @@ from gateway.admin.schemas import (
     VersionOut,
     VersionSummaryOut,
 )
+from gateway.admin.schemas import MAX_INT, ErrorBody
 from gateway.admin.sources import read_source
 from gateway.errors import Conflict
 from gateway.registry.names import check_name

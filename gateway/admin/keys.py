@@ -8,9 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Response
 
 from gateway.admin.access import ADMINS, Backstage, backstage, needs, publish
-from gateway.admin.schemas import (
-    MAX_INT,
-    ErrorBody,
+from gateway.admin.keys_schemas import (
     KeyList,
     KeyOut,
     KeyRequest,
@@ -18,6 +16,7 @@ from gateway.admin.schemas import (
     NewKeyOut,
     RotateRequest,
 )
+from gateway.admin.schemas import MAX_INT, ErrorBody
 from gateway.errors import Conflict, InvalidRequest, PermissionDenied
 from gateway.registry.snapshot import Key
 

@@ -17,8 +17,9 @@ from gateway.admin.access import (
     needs,
     publish,
 )
+from gateway.admin.adapters_schemas import AliasOut
 from gateway.admin.jobs_schemas import PublishRequest
-from gateway.admin.schemas import AliasOut, ErrorBody
+from gateway.admin.schemas import ErrorBody
 from gateway.errors import Conflict
 from gateway.registry.records import AliasDetail
 from gateway.registry.snapshot import Key
