@@ -155,13 +155,16 @@ def load(path: Path | None = None) -> Config:
     path = path or config_file()
     values, lines = read_yaml(path) if path else ({}, {})
     try:
-        return Config(**values)
+        config = Config(**values)
     except ValidationError as error:
         mistakes = [_mistake(item["loc"], item["msg"], path, lines) for item in error.errors()]
         raise ConfigError("\n".join(mistakes)) from None
     except SettingsError as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise ConfigError(f"environment: {error}{cause}") from None
+    if mistakes := [_mistake(*clash, path, lines) for clash in _clashes(config)]:
+        raise ConfigError("\n".join(mistakes))
+    return config
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
@@ -213,6 +216,24 @@ def _walk(node: yaml.Node, above: Location) -> Iterator[tuple[Location, int]]:
         for index, value in enumerate(node.value):
             yield (*above, index), value.start_mark.line + 1
             yield from _walk(value, (*above, index))
+
+
+def _clashes(config: Config) -> Iterator[tuple[Location, str]]:
+    """Find bases whose name is not theirs alone, each with its place and what is wrong."""
+    declared = (name for worker in config.workers for name in worker.models)
+    versions = (name.partition("@") for name in declared)
+    aliases = {alias for alias, _, number in versions if number.strip("0")}
+    aliases.update(config.refresh.aliases)
+    names: set[str] = set()
+    for at, base in enumerate(config.bases):
+        if base.name in names:
+            yield ("bases", at, "name"), f"{base.name!r} is the name of another base: choose one"
+        elif base.name in aliases:
+            yield (
+                ("bases", at, "name"),
+                f"{base.name!r} is an alias with versions of its own: choose another name",
+            )
+        names.add(base.name)
 
 
 def _mistake(

@@ -10,16 +10,28 @@ import msgspec
 from feedback.conversation import conversation_of
 from feedback.scrub import Record, Scrubber
 from feedback.sealing import Seal, Unsealable
-from feedback.types import Capture, Feedback
+from feedback.types import Capture, Feedback, Use
 
+
+class _Kind(msgspec.Struct):
+    """Which record it is; captures do not say."""
+
+    kind: str = "capture"
+
+
+_kind = msgspec.json.Decoder(_Kind)
 _capture = msgspec.json.Decoder(Capture)
+_use = msgspec.json.Decoder(Use)
 _feedback = msgspec.json.Decoder(Feedback)
 Unreadable = (Unsealable, msgspec.MsgspecError, ValueError, RecursionError)
 
 
-def open_capture(seal: Seal, payload: bytes) -> Capture:
-    """Unseal a capture. Raises one of `Unreadable`."""
-    return _capture.decode(seal.unseal(payload))
+def open_call(seal: Seal, payload: bytes) -> Capture | Use:
+    """Unseal what is kept of a call. Raises one of `Unreadable`."""
+    plain = seal.unseal(payload)
+    if _kind.decode(plain).kind == "capture":
+        return _capture.decode(plain)
+    return _use.decode(plain)
 
 
 def open_feedback(seal: Seal, payload: bytes) -> Feedback:

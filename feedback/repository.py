@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from feedback.sampling import SamplingState
-from feedback.tables import CAPTURES, FEEDBACK, REVIEW_ITEMS, SAMPLING
+from feedback.tables import CAPTURES, COUNTED, FEEDBACK, REVIEW_ITEMS, SAMPLING
 
 Values = Mapping[str, Any]
 
@@ -97,6 +97,16 @@ def expire(connection: Connection, now: float, limit: int = 1000) -> int:
     ids = list(connection.scalars(old))
     if ids:
         connection.execute(delete(CAPTURES).where(CAPTURES.c.id.in_(ids)))
+    return len(ids)
+
+
+def expire_counted(connection: Connection, now: float, limit: int = 1000) -> int:
+    """Delete ids of counted calls whose time is over, `limit` at most; gives how many."""
+    due = COUNTED.c.keep_until
+    old = select(COUNTED.c.id).where(due < now).order_by(due).limit(limit)
+    ids = list(connection.scalars(old))
+    if ids:
+        connection.execute(delete(COUNTED).where(COUNTED.c.id.in_(ids)))
     return len(ids)
 
 

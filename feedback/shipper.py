@@ -1,8 +1,8 @@
 """Carries records from the outbox to the store, each exactly once by its id.
 
-Captures are unsealed, scrubbed and kept in one transaction for a batch, and only then forgotten
-here: killed in between, the next start ships them again and the store knows their ids. While the
-store or the guards are away, the outbox keeps everything.
+Captures are unsealed, scrubbed and kept in one transaction for a batch, uses counted in another,
+and only then are they forgotten here: killed in between, the next start ships them again and the
+store knows their ids. While the store or the guards are away, the outbox keeps everything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from feedback.errors import FinderAway, StoreAway
 from feedback.opening import (
     Unreadable,
-    open_capture,
+    open_call,
     open_feedback,
     scrubbed_captures,
     scrubbed_feedback,
@@ -26,6 +26,7 @@ from feedback.outbox_file import OutboxFile, Queue, Waiting, leftovers
 from feedback.scrub import Scrubber
 from feedback.sealing import Seal
 from feedback.store import FeedbackStore
+from feedback.types import Capture, Use
 
 logger = logging.getLogger(__name__)
 
@@ -153,12 +154,17 @@ class Shipper:
 
     async def _round(self, source: OutboxFile) -> int:
         """Ship one batch of each queue; gives how many records have left the source."""
-        captures = await self._ship(source, "outbox", open_capture, self._keep)
+        captures = await self._ship(source, "outbox", open_call, self._keep)
         return captures + await self._ship(source, "urgent", open_feedback, self._take)
 
-    async def _keep(self, captures: Sequence[Any]) -> None:
-        rows = await scrubbed_captures(self._scrubber, captures)
-        await asyncio.to_thread(self._store.keep, rows)
+    async def _keep(self, calls: Sequence[Capture | Use]) -> None:
+        uses = [call for call in calls if isinstance(call, Use)]
+        if uses:
+            await asyncio.to_thread(self._store.count, uses)
+        captures = [call for call in calls if isinstance(call, Capture)]
+        if captures:
+            rows = await scrubbed_captures(self._scrubber, captures)
+            await asyncio.to_thread(self._store.keep, rows)
 
     async def _take(self, several: Sequence[Any]) -> None:
         clean = await scrubbed_feedback(self._scrubber, several)

@@ -17,12 +17,14 @@ from feedback.db import reading, server_time, writing
 from feedback.errors import Conflicting
 from feedback.sampling import Drawn, draw
 from feedback.settings import FeedbackSettings
-from feedback.types import Feedback, FeedbackStatus, ReviewReason
+from feedback.types import Feedback, FeedbackStatus, ReviewReason, Use
 
 CaptureValues = Mapping[str, Any]
 """A scrubbed capture by the columns of its table, less what the store decides itself."""
 
 _HOUR, _DAY = 3600.0, 86_400.0
+_AT_ONCE = 1000
+"""Rows that one transaction deletes, so that none holds up the shippers for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,18 @@ class FeedbackStore:
             by_alias: dict[tuple[str, str], list[CaptureValues]] = defaultdict(list)
             for capture in by_id.values():
                 by_alias[(capture["tenant"], capture["alias"])].append(capture)
-            new: set[str] = set()
+            new: list[dict[str, Any]] = []
             for tenant, alias in sorted(by_alias):
-                new |= self._keep_of(connection, tenant, alias, by_alias[(tenant, alias)], now)
-            self._link(connection, now, new)
+                new += self._keep_of(connection, tenant, alias, by_alias[(tenant, alias)], now)
+            usage.count(connection, new)
+            self._link(connection, now, {row["id"] for row in new})
         return len(new)
+
+    def count(self, uses: Sequence[Use]) -> int:
+        """Count calls of which no answer is kept, each once by its id; gives how many were new."""
+        with writing(self._engine) as connection:
+            keep_until = self._clock(connection) + self._settings.keep_hours * _HOUR
+            return usage.count_uses(connection, uses, keep_until)
 
     def submit(self, feedback: Feedback) -> FeedbackStatus:
         """Take feedback from a caller; gives the status to tell.
@@ -118,12 +127,20 @@ class FeedbackStore:
             )
 
     def expire(self, now: float | None = None) -> int:
-        """Delete captures whose time is over, in small transactions; gives how many."""
-        total, gone = 0, 1000
-        while gone == 1000:
+        """Delete captures whose time is over, in small transactions; gives how many.
+
+        The ids of calls that were counted without a capture go too.
+        """
+        gone = self._expire(repository.expire, now)
+        self._expire(repository.expire_counted, now)
+        return gone
+
+    def _expire(self, some: Callable[[Connection, float, int], int], now: float | None) -> int:
+        total, gone = 0, _AT_ONCE
+        while gone == _AT_ONCE:
             with writing(self._engine) as connection:
                 at = self._clock(connection) if now is None else now
-                gone = repository.expire(connection, at, 1000)
+                gone = some(connection, at, _AT_ONCE)
             total += gone
         return total
 
@@ -134,7 +151,7 @@ class FeedbackStore:
         alias: str,
         captures: Sequence[CaptureValues],
         now: float,
-    ) -> set[str]:
+    ) -> list[dict[str, Any]]:
         """Keep captures of one alias. The lock on its sampling makes shippers take turns."""
         state = repository.lock_sampling(connection, tenant, alias, now)
         known = repository.known_captures(connection, [capture["id"] for capture in captures])
@@ -162,10 +179,9 @@ class FeedbackStore:
                 items.append(_item(capture, reasons, drawn, now))
         repository.insert_captures(connection, rows)
         repository.insert_items(connection, items)
-        usage.count(connection, rows)
         if state is not None:
             repository.save_sampling(connection, tenant, alias, state, now)
-        return {row["id"] for row in rows}
+        return rows
 
     def _keep_until(self, capture: CaptureValues, reasons: Sequence[str], now: float) -> float:
         if reasons:

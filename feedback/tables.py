@@ -301,7 +301,7 @@ class EvaluationRow(FeedbackBase):
 
 
 class UsageRow(FeedbackBase):
-    """What was used on a day (`2026-11-24`, UTC): counted with the captures, kept without end."""
+    """What was used on a day (`2026-11-24`, UTC): counted as records come, kept without end."""
 
     __tablename__ = "usage"
     __table_args__ = (Index(None, "key_id", "day"),)
@@ -314,6 +314,16 @@ class UsageRow(FeedbackBase):
     requests: Mapped[int] = mapped_column(BigInteger())
     prompt_tokens: Mapped[int] = mapped_column(BigInteger())
     completion_tokens: Mapped[int] = mapped_column(BigInteger())
+
+
+class CountedRow(FeedbackBase):
+    """A call that was counted of which no answer is kept, so that it is not counted again."""
+
+    __tablename__ = "counted"
+    __table_args__ = (Index(None, "keep_until"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    keep_until: Mapped[float]
 
 
 _TABLES = FeedbackBase.metadata.tables
@@ -332,3 +342,4 @@ JOBS = _TABLES["jobs"]
 GATE_REPORTS = _TABLES["gate_reports"]
 EVALUATIONS = _TABLES["evaluations"]
 USAGE = _TABLES["usage"]
+COUNTED = _TABLES["counted"]

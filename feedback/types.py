@@ -75,6 +75,21 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True):
     fallback: Fallback | None = None
 
 
+class Use(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="use"):
+    """What is kept of a call of which no answer is: how much it used, and nothing of its text.
+
+    `version` answered under `alias`; `id` is the call's own, by which it counts once.
+    """
+
+    id: str
+    tenant: str
+    key_id: int
+    alias: str
+    version: int
+    usage: dict[str, Any]
+    started: float
+
+
 def model_of(capture: Mapping[Any, Any]) -> str:
     """Name the version that gave an answer, by the capture's columns: `support@3`."""
     fallback = capture.get("fallback")

@@ -1,7 +1,8 @@
-"""What was used, per tenant, day, alias, version and key: counted in the captures' transaction.
+"""What was used, per tenant, day, alias, version and key: counted as records come into the store.
 
-So each answer counts once by its id, however often its record is shipped, and the counts stay when
-the captures expire.
+A capture is counted in its own transaction; of a call without one, its `Use` is counted and its id
+kept. So each call counts once by its id, however often its record is shipped, and the counts stay
+when captures and ids expire.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from feedback.db import reading
-from feedback.tables import USAGE
-from feedback.types import model_of
+from feedback.repository import insert_once
+from feedback.tables import COUNTED, USAGE
+from feedback.types import Use, model_of
 
 _KEY = ("tenant", "day", "alias", "version", "key_id")
 _COUNTS = ("requests", "prompt_tokens", "completion_tokens")
@@ -40,8 +43,20 @@ def day_of(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).date().isoformat()
 
 
+def count_uses(connection: Connection, uses: Sequence[Use], keep_until: float) -> int:
+    """Add calls of which no answer is kept, each once by its id; gives how many were new."""
+    rows = [{"id": use.id, "keep_until": keep_until} for use in sorted(uses, key=_by_id)]
+    new = set(insert_once(connection, COUNTED, rows, COUNTED.c.id))
+    count(connection, [msgspec.structs.asdict(use) for use in uses if use.id in new])
+    return len(new)
+
+
+def _by_id(use: Use) -> str:
+    return use.id
+
+
 def count(connection: Connection, captures: Sequence[Mapping[str, Any]]) -> None:
-    """Add captures that are new to the store."""
+    """Add captures that are new to the store, or what else has these columns of theirs."""
     lines: dict[tuple[Any, ...], list[int]] = {}
     for capture in captures:
         alias, _, version = model_of(capture).rpartition("@")

@@ -13,14 +13,13 @@ from trainer.measure import cache_key, measure
 from trainer.rows import Row, parse_row
 from trainer.settings import Surroundings
 
-BASE = "base"
 _STEP = 20
 """Answers between two lines that tell how far an evaluation is."""
 
 
-def model_name(alias: str, number: int | None) -> str:
+def model_name(alias: str, number: int | None, base: str) -> str:
     """Give the name that pins a version; the base model's for 0, and where there is none."""
-    return f"{alias}@{number}" if number else BASE
+    return f"{alias}@{number}" if number else base
 
 
 def read_golden(client: AdminClient, alias: str) -> tuple[list[Row], str]:

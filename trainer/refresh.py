@@ -133,11 +133,11 @@ def _register(refresh: Refresh, made: Made) -> dict[str, Any]:
 def _evaluate(refresh: Refresh, made: Made) -> dict[str, Any]:
     """Measure the candidate, what serves now, and the anchor, each once per golden set."""
     candidate = f"{refresh.alias}@{made['register']['version']}"
-    stable = refresh.client.get(f"/adapters/{refresh.alias}")["stable"]
-    against = [model_name(refresh.alias, stable)]
-    anchor = refresh.here.settings.anchor
-    if anchor is not None and model_name(refresh.alias, anchor) not in (*against, candidate):
-        against.append(model_name(refresh.alias, anchor))
+    told = refresh.client.get(f"/adapters/{refresh.alias}")
+    against = [model_name(refresh.alias, told["stable"], told["base"])]
+    if (anchor := refresh.here.settings.anchor) is not None:
+        model = model_name(refresh.alias, anchor, told["base"])
+        against += [model] if model not in (*against, candidate) else []
     digests = {}
     for model in (*against, candidate):
         digests[model] = evaluate_once(

@@ -62,7 +62,9 @@ def command() -> None:
 )
 @click.option("--alias", "aliases", multiple=True, help="Allow only this alias; may be repeated.")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Valid for so long.")
-@click.option("--evaluation", is_flag=True, help="For evaluation: not captured, in no metric.")
+@click.option(
+    "--evaluation", is_flag=True, help="For evaluation: not captured, in no usage, not limited."
+)
 @_limits
 def create(
     tenant: str,
@@ -94,7 +96,10 @@ def create(
 @click.argument("key_id", type=int)
 @_limits
 def limit(tenant: str, key_id: int, **limits: Any) -> None:
-    """Replace all limits of a key; what is left out is no limit any more."""
+    """Replace all limits of a key's account; what is left out is no limit any more.
+
+    They hold for the key and for those that it was rotated with alike.
+    """
     from gateway.registry.snapshot import KeyLimits
 
     with _registry() as registry:

@@ -19,14 +19,11 @@ from gateway.admin.access import (
     publish,
     sees,
 )
-from gateway.admin.publish import calibration
-from gateway.admin.schemas import (
-    MAX_INT,
+from gateway.admin.adapters_schemas import (
     AliasDetailOut,
     AliasList,
     AliasOut,
     AliasSummaryOut,
-    ErrorBody,
     ImportRequest,
     PinRequest,
     PromoteRequest,
@@ -35,6 +32,8 @@ from gateway.admin.schemas import (
     VersionOut,
     VersionSummaryOut,
 )
+from gateway.admin.publish import calibration
+from gateway.admin.schemas import MAX_INT, ErrorBody
 from gateway.admin.sources import read_source
 from gateway.errors import Conflict
 from gateway.registry.names import check_name
@@ -174,12 +173,12 @@ def rollout(alias: AliasName, body: RolloutRequest, key: Admin, behind: Behind) 
                 " judged: give one step, and the next one by another call."
             )
         promotes = body.steps[-1] == 1
-        now = behind.registry.describe(key.tenant, alias).alias
+        found, model = behind.registry.describe(key.tenant, alias), f"{alias}@{body.version}"
         detail = {
             **behind.settings.rollout.plan(),
             **detail,
             "promotes": promotes,
-            "calibration": calibration(behind.database, key.tenant, now, f"{alias}@{body.version}"),
+            "calibration": calibration(behind.database, key.tenant, found, model),
         }
     moved = behind.registry.set_rollout(
         key.tenant, alias, body.version, body.steps[0], actor_of(key), detail

@@ -8,9 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Response
 
 from gateway.admin.access import ADMINS, Backstage, backstage, needs, publish
-from gateway.admin.schemas import (
-    MAX_INT,
-    ErrorBody,
+from gateway.admin.keys_schemas import (
     KeyList,
     KeyOut,
     KeyRequest,
@@ -18,6 +16,7 @@ from gateway.admin.schemas import (
     NewKeyOut,
     RotateRequest,
 )
+from gateway.admin.schemas import MAX_INT, ErrorBody
 from gateway.errors import Conflict, InvalidRequest, PermissionDenied
 from gateway.registry.snapshot import Key
 
@@ -86,7 +85,10 @@ def rotate_key(
 
 
 def limit_key(key_id: KeyId, body: LimitsBody, key: KeyKeeper, behind: Behind) -> KeyOut:
-    """Replace all limits of a key; what is left out is no limit any more."""
+    """Replace all limits of a key's account; what is left out is no limit any more.
+
+    They hold for the key and for those that it was rotated with alike.
+    """
     info = behind.registry.limit_key(key.tenant, key_id, body.limits)
     publish(behind)
     return KeyOut.of(info)

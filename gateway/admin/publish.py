@@ -17,11 +17,12 @@ from gateway.admin.access import (
     needs,
     publish,
 )
+from gateway.admin.adapters_schemas import AliasOut
 from gateway.admin.jobs_schemas import PublishRequest
-from gateway.admin.schemas import AliasOut, ErrorBody
+from gateway.admin.schemas import ErrorBody
 from gateway.errors import Conflict
 from gateway.registry.records import AliasDetail
-from gateway.registry.snapshot import BASE_ALIAS, Alias, Key
+from gateway.registry.snapshot import Key
 from gateway.settings import GatewaySettings
 
 Publisher = Annotated[Key, Depends(needs(*PUBLISHERS))]
@@ -53,7 +54,7 @@ def publish_version(alias: str, body: PublishRequest, key: Publisher, behind: Be
     if _is_done(found, body):
         return AliasOut.of(now)
     _check_free(found, body.version, behind.settings)
-    report = _passed(Reports(behind.database), key.tenant, now, model)
+    report = _passed(Reports(behind.database), key.tenant, found, model)
     detail = {
         "gate_id": report["id"],
         "job_id": body.job_id,
@@ -106,10 +107,10 @@ def _check_free(found: AliasDetail, number: int, settings: GatewaySettings) -> N
         )
 
 
-def _passed(reports: Reports, tenant: str, alias: Alias, candidate: str) -> RowMapping:
+def _passed(reports: Reports, tenant: str, found: AliasDetail, candidate: str) -> RowMapping:
     """Give the report that allows it. Raises `Conflict` where there is none."""
-    against = _against(alias)
-    report = reports.verdict(tenant, alias.name, candidate, against)
+    against = _against(found)
+    report = reports.verdict(tenant, found.alias.name, candidate, against)
     if report is None:
         raise Conflict(f"There is no gate report on {candidate} against {against}: run the gate.")
     if report["verdict"] != "PASS":
@@ -120,12 +121,12 @@ def _passed(reports: Reports, tenant: str, alias: Alias, candidate: str) -> RowM
     return report
 
 
-def calibration(database: Engine, tenant: str, alias: Alias, candidate: str) -> Any:
+def calibration(database: Engine, tenant: str, found: AliasDetail, candidate: str) -> Any:
     """Give what the newest gate report says of the risk of both versions' answers, if one does."""
-    report = Reports(database).verdict(tenant, alias.name, candidate, _against(alias))
+    report = Reports(database).verdict(tenant, found.alias.name, candidate, _against(found))
     return report["report"].get("calibration") if report is not None else None
 
 
-def _against(alias: Alias) -> str:
-    stable = alias.stable
-    return BASE_ALIAS if stable is None or stable.is_base else stable.model
+def _against(found: AliasDetail) -> str:
+    stable = found.alias.stable
+    return found.base if stable is None or stable.is_base else stable.model

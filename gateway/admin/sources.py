@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from gateway.admin.schemas import ImportRequest
+from gateway.admin.adapters_schemas import ImportRequest
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.registry.errors import AdapterTooLarge, InvalidAdapter
 from gateway.registry.receiving import MAX_BYTES, Source

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from gateway.admin.access import Backstage, backstage, needs, sees
-from gateway.admin.schemas import WorkerList, WorkerOut, WorkerPlacementOut
+from gateway.admin.workers_schemas import WorkerList, WorkerOut, WorkerPlacementOut
 from gateway.registry.records import WorkerStatus
 from gateway.registry.snapshot import BASE_TENANT, Key, Placement, Version
 

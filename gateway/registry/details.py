@@ -19,6 +19,7 @@ from gateway.registry.records import (
 from gateway.registry.repository import (
     Locate,
     alias_of,
+    base_of,
     placement_of,
     version_of,
     version_query,
@@ -61,8 +62,11 @@ def describe(connection: Connection, alias: Alias, locate: Locate = str) -> Alia
     events = _events(connection, mine)
     seen = _seen(connection, mine)
     up = _base_models(connection)
+    stable = alias.stable
+    base = stable if stable is not None and stable.is_base else None
     return AliasDetail(
         alias,
+        (base or base_of(connection, alias.tenant, alias.name)).alias,
         tuple(
             VersionDetail(
                 version_of(row, locate),

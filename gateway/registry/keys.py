@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, Select, or_, select
+from sqlalchemy import Connection, Select, select
 
 from gateway.errors import Conflict, InvalidRequest
 from gateway.registry import repository, writes
@@ -18,6 +18,7 @@ from gateway.registry.records import PURPOSES, ROLES, KeyInfo
 from gateway.registry.snapshot import NO_LIMITS, Key, KeyLimits
 from gateway.registry.store import Store
 from gateway.registry.tables import KEYS
+from gateway.registry.writes import on_account
 
 _PREFIX = "sk-al-"
 _SHOWN = len(_PREFIX) + 6
@@ -45,12 +46,14 @@ class Keys(Store):
         """Make a key and give its secret, which cannot be had again.
 
         `aliases` None allows every alias of the tenant; `expires_at` is in seconds since the
-        epoch. Raises `InvalidRequest` for an unknown role or purpose, `InvalidName`.
+        epoch. Raises `InvalidRequest` for an unknown role or purpose and for limits of a key for
+        evaluation, `InvalidName`.
         """
         if role not in ROLES:
             raise InvalidRequest(f"role must be one of {', '.join(ROLES)}.", param="role")
         if purpose not in PURPOSES:
             raise InvalidRequest(f"purpose must be one of {', '.join(PURPOSES)}.", param="purpose")
+        _check_limits(purpose, limits)
         allowed = None if aliases is None else sorted({check_name(name) for name in aliases})
         values = {
             "tenant": check_name(tenant, "tenant"),
@@ -85,19 +88,24 @@ class Keys(Store):
             return self._make(connection, {**values, "account": old.account or old.id})
 
     def limit_key(self, tenant: str, key_id: int, limits: KeyLimits) -> KeyInfo:
-        """Change what a key may use. Raises `KeyNotFound`."""
+        """Change what the keys of a key's account may use: it and those that it was rotated with.
+
+        Raises `KeyNotFound`, and `InvalidRequest` for limits of a key for evaluation.
+        """
         with self._change() as connection:
-            if connection.execute(_one(tenant, key_id)).one_or_none() is None:
+            row = connection.execute(_one(tenant, key_id)).one_or_none()
+            if row is None:
                 raise KeyNotFound
-            writes.update_key(connection, key_id, _columns(limits))
+            _check_limits(row.purpose, limits)
+            writes.update_account(connection, row.account or row.id, _columns(limits))
             writes.bump_revision(connection)
             return repository.key_info_of(connection.execute(_one(tenant, key_id)).one())
 
     def keys_of_account(self, account: int) -> tuple[int, ...]:
         """Give the ids of all keys that count on one account, the revoked ones too."""
         with self._read() as connection:
-            same = or_(KEYS.c.id == account, KEYS.c.account == account)
-            return tuple(connection.scalars(select(KEYS.c.id).where(same).order_by(KEYS.c.id)))
+            query = select(KEYS.c.id).where(on_account(account)).order_by(KEYS.c.id)
+            return tuple(connection.scalars(query))
 
     def _make(self, connection: Connection, values: Mapping[str, Any]) -> tuple[str, Key]:
         """Insert a key with a new secret."""
@@ -132,7 +140,16 @@ class Keys(Store):
 
 
 _ROTATED = ("tenant", "owner", "role", "aliases", "purpose", "expires_at")
+_COUNTED = ("requests_per_minute", "tokens_per_minute", "token_budget")
 _LIMITS = tuple(field.name for field in fields(KeyLimits))
+
+
+def _check_limits(purpose: str, limits: KeyLimits) -> None:
+    given = [name for name in _COUNTED if getattr(limits, name) is not None]
+    if purpose == "evaluation" and given:
+        raise InvalidRequest(
+            f"A key for evaluation is not limited: leave out {', '.join(given)}.", param=given[0]
+        )
 
 
 def _columns(limits: KeyLimits) -> dict[str, Any]:

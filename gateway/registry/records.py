@@ -126,9 +126,13 @@ class VersionDetail:
 
 @dataclass(frozen=True, slots=True)
 class AliasDetail:
-    """An alias with its versions, oldest first, and the lines of its record, oldest first."""
+    """An alias with its versions, oldest first, and the lines of its record, oldest first.
+
+    `base` is the base model that version 0 is for it.
+    """
 
     alias: Alias
+    base: str
     versions: tuple[VersionDetail, ...] = ()
     record: tuple[AliasMove, ...] = ()
 

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, insert, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    delete,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.registry.notices import notify
@@ -211,6 +221,16 @@ def insert_key(connection: Connection, values: Mapping[str, Any]) -> int:
 def update_key(connection: Connection, key_id: int, values: Mapping[str, Any]) -> None:
     """Change a key's row."""
     connection.execute(update(KEYS).where(KEYS.c.id == key_id).values(**values))
+
+
+def on_account(account: int) -> ColumnElement[bool]:
+    """Give the condition for the keys that count on one account: the first one and its heirs."""
+    return or_(KEYS.c.id == account, KEYS.c.account == account)
+
+
+def update_account(connection: Connection, account: int, values: Mapping[str, Any]) -> None:
+    """Change the rows of all keys that count on one account."""
+    connection.execute(update(KEYS).where(on_account(account)).values(**values))
 
 
 def revoke_key(connection: Connection, tenant: str, key_id: int, now: float) -> None:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gateway.errors import (
     GatewayError,
@@ -32,6 +33,7 @@ from gateway.serving.resolve import alias_of, resolve
 from gateway.serving.router import Router
 from gateway.serving.turn import Turn
 from gateway.serving.upstream import Upstream, UpstreamError, UpstreamTimeout
+from gateway.serving.waiting import Resort
 from gateway.settings import GatewaySettings
 from gateway.workers.probe import Observed
 from guardrails.client import JudgeClient
@@ -139,9 +141,21 @@ async def _serve(draft: Draft, policy: Policy, deps: Deps, send: Emit) -> None:
 def _patience(draft: Draft, deps: Deps) -> float:
     """Give the seconds to wait for a worker: few where another version could answer now."""
     timeouts, router = deps.settings.timeouts, deps.router
-    if any(router.ready(version) for version in draft.fallbacks):
+    if _could_stand_in(draft, router):
         return timeouts.fallback_wait if router.expects(draft.version) else 0.0
     return timeouts.worker_wait if draft.wanted is None else timeouts.fallback_wait
+
+
+def _could_stand_in(draft: Draft, router: Router) -> bool:
+    return any(router.ready(version) for version in draft.fallbacks)
+
+
+def _resort(draft: Draft, deps: Deps) -> Resort | None:
+    """Tell the queue of the rest of the chain; a fallback waits there as part of one."""
+    if draft.wanted is None and not draft.fallbacks:
+        return None
+    ready = partial(_could_stand_in, draft, deps.router)
+    return Resort(deps.settings.timeouts.fallback_wait, ready)
 
 
 def _fall_back(draft: Draft, error: NoWorker | Saturated | UpstreamFailed, deps: Deps) -> None:
@@ -171,7 +185,9 @@ async def _attempt(
     session = call.session or call.request_id
     guard = OutputGuard(policy, deps.judge, versions=deps.judge.versions)
     turn = Turn(guard, wants_tokens=call.wants_tokens, unary=not call.stream)
-    target = await router.begin(draft.version, session, deadline, avoid, draft.standing)
+    target = await router.begin(
+        draft.version, session, deadline, avoid, draft.standing, _resort(draft, deps)
+    )
     draft.tries(target, turn)
     rest: list[Event] = []
     answered: bool | None = None

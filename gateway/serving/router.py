@@ -24,7 +24,7 @@ from gateway.serving.breaker import Breakers, State
 from gateway.serving.full import FullWorkers
 from gateway.serving.retries import RetryBudget
 from gateway.serving.uses import Uses
-from gateway.serving.waiting import Standing, WaitingRoom
+from gateway.serving.waiting import Resort, Standing, WaitingRoom
 from gateway.settings import QueueSettings
 from gateway.workers.admin import Ask
 from gateway.workers.loader import Loader
@@ -128,26 +128,27 @@ class Router:
         deadline: float,
         avoid: Mapping[str, Observed | None],
         standing: Standing,
+        resort: Resort | None = None,
     ) -> Target:
         """Give a worker that was proven to serve the version, and count a call; `end` must follow.
 
         Waits until `deadline` (in the loop's time) for one that is ready, and then in the queue for
-        one that has room. `avoid` holds workers that just failed this call, with what was observed
-        then: they count again once something newer is known of them (None: never again). Raises
-        `NoWorker`, or `Saturated`.
+        one that has room, or until the resort could answer. `avoid` holds workers that just failed
+        this call, with what was observed then: they count again once something newer is known of
+        them (None: never again). Raises `NoWorker`, or `Saturated`.
         """
         if self.queue:
             self.queue.serve()  # nobody who comes now goes before them
         target = self._find(version, session, avoid)
         if version.is_base:
-            return target or await self._wait(version, session, deadline, avoid, standing)
+            return target or await self._wait(version, session, deadline, avoid, standing, resort)
         self.uses.note(version.id)
         if target is not None or self._able(version, avoid):
             self._count("resident", avoid)
-            return target or await self._wait(version, session, deadline, avoid, standing)
+            return target or await self._wait(version, session, deadline, avoid, standing, resort)
         with self._starving(version.id):
             try:
-                target = await self._wait(version, session, deadline, avoid, standing)
+                target = await self._wait(version, session, deadline, avoid, standing, resort)
             except NoWorker:
                 self._count("none", avoid)
                 raise
@@ -161,13 +162,15 @@ class Router:
         deadline: float,
         avoid: Mapping[str, Observed | None],
         standing: Standing,
+        resort: Resort | None,
     ) -> Target:
         loop = asyncio.get_running_loop()
         find = partial(self._find, version, session, avoid)
         while (target := find()) is None:
             if self._able(version, avoid):
                 self._ask_again()
-                return await self.queue.wait(find, (version.id, frozenset(avoid)), standing)
+                lane = (version.id, frozenset(avoid))
+                return await self.queue.wait(find, lane, standing, resort)
             self._load_on_demand(version)
             remaining = deadline - loop.time()
             if remaining <= 0 or not await self._watch.wait_change(remaining):

@@ -1,7 +1,7 @@
 """Calls that make no text (embeddings, scores, tokens): limited and routed, and passed through.
 
-No guard judges them and no record is made of them: what comes back is numbers, or the caller's own
-words. They count in the metrics and against the limits of their key.
+No guard judges them and no answer of them is kept: what comes back is numbers, or the caller's own
+words. They count in the metrics, in the usage and against the limits of their key.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class PassEndpoint(Endpoint):
                 with cancelled_when_gone(scope):
                     answer = await ask(question, deps)
                 used = answer.billed
+                deps.recorder.count(key, alias.name, version, request_id, used)
                 answer.model = version.model
                 headers += queue_headers(standing)
                 await send_json(send, _encode(answer), headers)

@@ -19,6 +19,8 @@ Place = TypeVar("Place")
 
 _LONGEST_S = 60
 _RATE_SPAN_S = 10.0
+_LOOK_AGAIN_S = 0.1
+"""Seconds at least from one look for others that could answer to the next."""
 
 
 @dataclass(slots=True)
@@ -30,11 +32,21 @@ class Standing:
     waited: float = 0.0
 
 
+class Resort(NamedTuple):
+    """Who else could answer: `ready` is asked after so many seconds, and again and again."""
+
+    after: float
+    ready: Callable[[], bool]
+
+
 class _Waiter(NamedTuple, Generic[Place]):
-    """`find` gives a place and takes it, or gives None; the future gets what was found."""
+    """`find` gives a place and takes it, or gives None; the future gets what was found.
+
+    It gets None when somebody else could answer.
+    """
 
     find: Callable[[], Place | None]
-    found: asyncio.Future[Place]
+    found: asyncio.Future[Place | None]
 
 
 class WaitingRoom(Generic[Place]):
@@ -42,7 +54,7 @@ class WaitingRoom(Generic[Place]):
 
     def __init__(self, settings: QueueSettings, give_back: Callable[[Place], None]) -> None:
         """`give_back` gets the place of a call that left in the moment it was found."""
-        self.seconds = {end: Seconds() for end in ("served", "late", "left")}
+        self.seconds = {end: Seconds() for end in ("served", "late", "left", "fallback")}
         self._settings = settings
         self._give_back = give_back
         self._queue: WaitingQueue[_Waiter[Place]] = WaitingQueue(settings.size)
@@ -56,9 +68,17 @@ class WaitingRoom(Generic[Place]):
         return self._queue.waiting()
 
     async def wait(
-        self, find: Callable[[], Place | None], lane: Hashable, standing: Standing
+        self,
+        find: Callable[[], Place | None],
+        lane: Hashable,
+        standing: Standing,
+        resort: Resort | None = None,
     ) -> Place:
-        """Wait until `find` gives a place. Raises `Saturated`, and leaves when cancelled."""
+        """Wait until `find` gives a place. Raises `Saturated`, and leaves when cancelled.
+
+        A call waits for `queue.wait` in all, however many versions it waits for; with a resort as
+        long as that one's time at least, and no longer than until that could answer.
+        """
         loop = asyncio.get_running_loop()
         waiter = _Waiter(find, loop.create_future())
         try:
@@ -68,10 +88,15 @@ class WaitingRoom(Generic[Place]):
         except QueueFull:
             raise self._saturated("as many calls as may wait already", standing) from None
         began, end = loop.time(), "left"
+        longest = self._settings.wait - standing.waited
+        if resort is not None:
+            longest = max(longest, resort.after)
+            loop.call_later(resort.after, self._look_elsewhere, waiter.found, resort)
+        place: Place | None = None
         try:
-            async with asyncio.timeout(self._settings.wait):
-                await waiter.found
-            end = "served"
+            async with asyncio.timeout(longest):
+                place = await waiter.found
+            end = "fallback" if place is None else "served"
         except TimeoutError:
             end = "late"
         finally:
@@ -79,12 +104,13 @@ class WaitingRoom(Generic[Place]):
             seconds = loop.time() - began
             standing.waited += seconds
             self.seconds[end].observe(seconds)
-            if end != "served" and waiter.found.done() and not waiter.found.cancelled():
-                self._give_back(waiter.found.result())
-        if end == "late":
-            reason = f"none had room within {self._settings.wait:g} s"
+            if place is None and waiter.found.done() and not waiter.found.cancelled():
+                late = waiter.found.result()
+                if late is not None:
+                    self._give_back(late)
+        if place is None:
+            reason = f"none had room within {standing.waited:.3g} s"
             raise self._saturated(reason, standing)
-        place: Place = waiter.found.result()
         return place
 
     def serve(self) -> None:
@@ -100,6 +126,16 @@ class WaitingRoom(Generic[Place]):
                 self._queue.take(ticket)
                 self._served.add(found.get_loop().time())
                 found.set_result(place)
+
+    def _look_elsewhere(self, found: asyncio.Future[Place | None], resort: Resort) -> None:
+        """Let a call go that still waits where somebody else could answer it, or look again."""
+        if found.done():
+            return
+        if resort.ready():
+            found.set_result(None)
+        else:
+            pause = max(resort.after, _LOOK_AGAIN_S)
+            found.get_loop().call_later(pause, self._look_elsewhere, found, resort)
 
     def _saturated(self, reason: str, standing: Standing) -> Saturated:
         """Say when to come back: once those that wait now will have gone, at the last rate."""

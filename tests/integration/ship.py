@@ -18,7 +18,7 @@ from feedback.outbox import Outbox
 from gateway.scrubbing import make_seal
 from gateway.settings import GatewaySettings
 from gateway.shipping import Shipping
-from tests.unit.feedback.conftest import a_capture, some_feedback
+from tests.unit.feedback.conftest import a_capture, a_use, some_feedback
 
 SECRET = bytes(32)
 
@@ -38,6 +38,10 @@ async def main(settings: GatewaySettings, round_: int, records: int) -> None:
         capture = a_capture(number)
         outbox.put(capture.id, seal.seal(msgspec.json.encode(capture)))
         sys.stdout.write(f"c {capture.id}\n")
+        if at % 3 == 0:
+            use = a_use(number, alias="triage")
+            outbox.put(use.id, seal.seal(msgspec.json.encode(use)))
+            sys.stdout.write(f"u {use.id}\n")
         if at % 5 == 0:
             said = some_feedback(number, number)
             sealed = seal.seal(msgspec.json.encode(said))

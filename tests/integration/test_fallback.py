@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
-from gateway.settings import Timeouts
+from gateway.settings import QueueSettings, Timeouts
 from tests.acceptance.live import wait_for
 from tests.stub.script import Asked, Script
 
 from .conftest import MakeStack
 from .stack import Stack
 from .test_canary import ROLLOUT, publish, told
+from .test_queue import FREE, FULL, metric
 from .wire import CHAT, ROUTES, body_for, read
 
 pytestmark = pytest.mark.timeout(120)
@@ -102,6 +104,75 @@ def test_nobody_waits_long_for_a_version_while_another_is_ready(make_stack: Make
         assert time.monotonic() - began < PATIENT.worker_wait / 2
     worker.worker.load_fault = "none"
     assert wait_for(lambda: post(stack, "support").json()["model"] == "support@1", 30)
+
+
+def full(stack: Stack, worker: int, kv_usage: float) -> None:
+    """Have one worker tell how full its cache is; returns once the gateway knows."""
+    stack.workers[worker].worker.kv_usage = kv_usage
+    name = f'adapterloop_worker_full{{worker="stub-{worker}"}}'
+    assert wait_for(lambda: metric(stack, name) == (kv_usage == FULL), 30)
+
+
+class TestFull:
+    """The version is on the first worker only, the base on both."""
+
+    @pytest.fixture
+    def stack(self, make_stack: MakeStack) -> Stack:
+        stack = make_stack(workers=2, timeouts=PATIENT, queue=QueueSettings(wait=60))
+        stack.workers[1].worker.load_fault = "error"
+        stack.publish("support", stack.source("one", seed=1))
+        assert stack.routable("support")
+        options(stack, fallback=["base"])
+        return stack
+
+    def test_nobody_waits_long_for_room_while_another_has_some(self, stack: Stack) -> None:
+        full(stack, 0, FULL)
+        for stream in (False, True):
+            began = time.monotonic()
+            answer = post(stack, "support", stream=stream)
+            assert (answer.status_code, answer.headers["x-adapter-version"]) == (200, "base@0")
+            assert answer.headers["x-fallback-from"] == "support@1"
+            assert 500 <= int(answer.headers["x-queue-ms"]) < 20_000
+            assert time.monotonic() - began < 20
+        assert metric(stack, 'adapterloop_queue_seconds_count{end="fallback"}') == 2
+        full(stack, 0, FREE)
+        assert post(stack, "support").json()["model"] == "support@1"
+
+    def test_the_queue_is_left_as_soon_as_another_has_room(self, stack: Stack) -> None:
+        full(stack, 0, FULL)
+        full(stack, 1, FULL)
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(post, stack, "support")
+            assert wait_for(lambda: metric(stack, "adapterloop_queue") == 1, 30)
+            # Longer than a fallback is waited for: none could answer, so the call still waits.
+            assert not wait_for(call.done, 3 * PATIENT.fallback_wait)
+            full(stack, 1, FREE)
+            answer = call.result(30)
+        assert (answer.status_code, answer.json()["model"]) == (200, "base@0")
+
+    def test_the_version_answers_that_has_room_in_time(self, stack: Stack) -> None:
+        full(stack, 0, FULL)
+        full(stack, 1, FULL)
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(post, stack, "support")
+            assert wait_for(lambda: metric(stack, "adapterloop_queue") == 1, 30)
+            full(stack, 0, FREE)
+            answer = call.result(30)
+        assert (answer.status_code, answer.json()["model"]) == (200, "support@1")
+        assert "x-fallback-from" not in answer.headers
+
+
+def test_all_that_could_answer_are_full(make_stack: MakeStack) -> None:
+    stack = make_stack(timeouts=PATIENT, queue=QueueSettings(wait=2))
+    stack.publish("support", stack.source("one", seed=1))
+    assert stack.routable("support")
+    options(stack, fallback=["base"])
+    full(stack, 0, FULL)
+    answer = post(stack, "support")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "overloaded")
+    # The queue's full time for the version, and a fallback's for the base.
+    assert int(answer.headers["x-queue-ms"]) >= 2500
+    assert int(answer.headers["retry-after"]) >= 1
 
 
 def test_all_of_the_chain_is_away(make_stack: MakeStack) -> None:

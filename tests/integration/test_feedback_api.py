@@ -262,5 +262,11 @@ def test_an_alias_may_be_left_out(make_stack: MakeStack) -> None:
     stack.publish("support", stack.source("support-1", seed=1))
     with stack.live.http() as http:
         response_id = answered(http)
-        time.sleep(1)
+        with stack.live.admin() as admin:
+            lines = wait_for(lambda: admin.get("/admin/v1/usage").json()["data"], 10)
+        # What it used is known, and by then its answer would be.
+        (line,) = lines
+        assert (line["alias"], line["version"], line["requests"]) == ("support", 1, 1)
+        assert line["prompt_tokens"] > 0 < line["completion_tokens"]
         assert http.get(f"/v1/feedback/{response_id}").json()["status"] == "pending"
+    assert rows(stack, "SELECT count(*) FROM captures") == [(0,)]

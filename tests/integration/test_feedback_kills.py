@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from deploy.migrations import upgrade
 from feedback.db import make_engine, reading
-from feedback.tables import CAPTURES, FEEDBACK, REVIEW_ITEMS
+from feedback.tables import CAPTURES, COUNTED, FEEDBACK, REVIEW_ITEMS, USAGE
 from gateway.settings import GatewaySettings
 from tests.unit.gateway.registry.stores import KINDS, empty_database
 
@@ -101,10 +101,18 @@ def test_every_record_once(
         linked = set(
             connection.scalars(select(FEEDBACK.c.response_id).where(FEEDBACK.c.status == "linked"))
         )
+        uses = Counter(connection.scalars(select(COUNTED.c.id)))
+        used = dict(
+            connection.execute(
+                select(USAGE.c.alias, func.sum(USAGE.c.requests)).group_by(USAGE.c.alias)
+            ).all()
+        )
         items = Counter(connection.scalars(select(REVIEW_ITEMS.c.response_id)))
     engine.dispose()
     assert len(must) > ROUNDS
     missing = must - {f"c {name}" for name in captures} - {f"f {name}" for name in flags}
+    missing -= {f"u {name}" for name in uses}
     assert not missing, {name: round(ages[name], 3) for name in missing}
     assert {*captures.values(), *flags.values(), *items.values()} == {1}
+    assert used == {"support": len(captures), "triage": len(uses)}
     assert linked <= set(items)

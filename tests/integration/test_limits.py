@@ -225,12 +225,16 @@ def test_a_refused_request_reserves_nothing(keys: Keys) -> None:
     assert left(client) == PLENTY
 
 
-def test_keys_for_evaluation_are_not_limited(keys: Keys) -> None:
-    client = keys(role="trainer", purpose="evaluation", requests_per_minute=1, token_budget=1)
-    for _ in range(3):
-        answer = client.post(CHAT, json=body_for(CHAT, "support", "Hello"))
-        assert answer.status_code == 200
-        assert told(answer) == {}
+def test_keys_for_evaluation_are_not_limited(keys: Keys, live: Live) -> None:
+    answer = keys(role="trainer", purpose="evaluation").post(
+        CHAT, json=body_for(CHAT, "support", "Hello")
+    )
+    assert (answer.status_code, told(answer)) == (200, {})
+    with live.admin() as admin:
+        asked = {"owner": "e", "purpose": "evaluation", "requests_per_minute": 1}
+        refused = admin.post("/admin/v1/keys", json=asked)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "requests_per_minute"
 
 
 def test_a_rotated_key_goes_on_where_the_old_one_was(keys: Keys, live: Live) -> None:
@@ -244,3 +248,9 @@ def test_a_rotated_key_goes_on_where_the_old_one_was(keys: Keys, live: Live) -> 
         assert told(client.post(CHAT, json=body))["remaining-requests"] == "0"
         assert client.post(CHAT, json=body).status_code == 429
     assert old.post(CHAT, json=body).status_code == 429
+    with live.admin() as admin:
+        admin.patch(f"/admin/v1/keys/{number}", json={"requests_per_minute": 4})
+    with live.http(new) as client:
+        assert client.post(CHAT, json=body).status_code == 200
+        assert old.post(CHAT, json=body).status_code == 200
+        assert client.post(CHAT, json=body).status_code == 429

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ import httpx
 import openai
 import pytest
 
-from tests.acceptance.live import Live
+from tests.acceptance.live import Live, wait_for
 from tests.acceptance.refusals_suite import assert_openai_error
 from tests.stub.script import Script
 from tests.stub.server import StubWorker
@@ -156,6 +157,37 @@ def test_they_count_in_the_metrics(live: Live) -> None:
     page = httpx.get(f"{live.root}/metrics").text
     assert 'adapterloop_requests_total{route="embeddings",status="200"}' in page
     assert 'adapterloop_answer_seconds_count{route="embeddings"}' in page
+
+
+def test_they_count_in_the_usage(make_stack: MakeStack) -> None:
+    """Also where the gateway is killed right after; not with a key for evaluation."""
+    stack = make_stack()
+    stack.workers[0].worker.pooling = True
+    with stack.live.admin() as admin:
+        body = {"owner": "e", "role": "trainer", "purpose": "evaluation"}
+        evaluation = admin.post("/admin/v1/keys", json=body).json()["key"]
+    assert post(stack.live, "/v1/embeddings", evaluation, model="base", input="a b").is_success
+    tokens = 0
+    for path in ("/v1/embeddings", "/v1/score", "/v1/rerank", "/v1/tokenize", "/v1/detokenize"):
+        answer = post(stack.live, path, **BODIES[path] | {"model": "base"})
+        assert answer.status_code == 200
+        tokens += answer.json().get("usage", {}).get("total_tokens", 0)
+    refused = post(stack.live, "/v1/embeddings", model="base", input="a", priority=1)
+    assert refused.status_code == 400
+    time.sleep(0.1)  # what is promised to survive
+    stack.gateway.stop(how=signal.SIGKILL)
+    stack.gateway.start()
+    stack.wait_ready()
+
+    def used() -> Any:
+        with stack.live.admin() as admin:
+            return admin.get("/admin/v1/usage").json()["data"]
+
+    assert wait_for(used, 10)
+    (line,) = used()
+    assert (line["alias"], line["version"], line["requests"]) == ("base", 0, 5)
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (tokens, 0)
+    assert tokens > 5
 
 
 @pytest.mark.parametrize("fault", ["error", "reset"])

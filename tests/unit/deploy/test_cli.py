@@ -107,6 +107,10 @@ def test_keys_are_limited_and_rotated(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "valid" in new
     assert new.endswith("9000 tokens/min")
     assert run(cli, ["keys", "limit", "1"]).output.endswith("no limits\n")
+    assert "tokens/min" not in run(cli, ["keys", "list"]).output  # nor of the rotated one
+    refused = run(cli, ["keys", "create", "--evaluation", "--token-budget", "5"])
+    assert refused.exit_code == 1
+    assert refused.output == "A key for evaluation is not limited: leave out token_budget.\n"
     for arguments in (["rotate", "9"], ["limit", "9"]):
         assert run(cli, ["keys", *arguments]).output == "There is no such key.\n"
     for arguments in (["create", "--token-budget", "0"], ["limit", "1", "--budget-period", "year"]):

@@ -37,6 +37,9 @@ def test_variables_win_over_the_file_and_leave_its_siblings(
     assert (config.port, config.limits.max_tokens, config.limits.max_n) == (9100, 128, 2)
 
 
+QWENS = "bases:\n- {name: qwen, model: org/Qwen-1}\n- {name: qwen, model: org/Qwen-2}\n"
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [
@@ -49,6 +52,17 @@ def test_variables_win_over_the_file_and_leave_its_siblings(
         ("port: [1\n", ":2: "),
         ("- a\n", ":1: expected names and values"),
         ("local_worker:\n  speed: 3\n", ":2: local_worker.speed: no such setting"),
+        (QWENS, ":3: bases.1.name: 'qwen' is the name of another base"),
+        ("bases: [{name: base, model: a/b}]\n", ":1: bases.0.name: 'base' is the default base"),
+        (
+            "bases:\n- model: a/b\n  name: s\nrefresh: {aliases: [s]}\n",
+            ":3: bases.0.name: 's' is an alias with versions",
+        ),
+        (
+            "workers: [{name: w, url: http://a, kind: openai, models: {s@3: x}}]\n"
+            "bases: [{name: s, model: a/b}]\n",
+            ":2: bases.0.name: 's' is an alias with versions",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, place: str) -> None:
@@ -57,6 +71,22 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, place: str)
         load(path)
     assert str(caught.value).startswith(str(path))
     assert place in str(caught.value)
+
+
+def test_a_base_may_be_named_where_no_version_is_meant(tmp_path: Path) -> None:
+    text = (
+        "bases: [{name: qwen, model: org/Qwen-1}, {name: other, model: org/Other}]\n"
+        "workers: [{name: w, url: http://a, kind: openai, base: qwen, models: {qwen@0: x}}]\n"
+        "feedback: {capture: {qwen: none}}\n"
+    )
+    assert [base.name for base in load(written(tmp_path, text)).bases] == ["qwen", "other"]
+
+
+def test_a_clash_in_a_variable_is_named_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = '{"name": "qwen", "model": "org/Qwen-1"}'
+    monkeypatch.setenv("ADAPTERLOOP_BASES", f"[{base}, {base}]")
+    with pytest.raises(ConfigError, match=r"^ADAPTERLOOP_BASES: 'qwen' is the name of another"):
+        load()
 
 
 def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:

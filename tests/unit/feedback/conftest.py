@@ -15,7 +15,7 @@ from feedback.scrub import Scrubber, Span
 from feedback.sealing import Seal
 from feedback.settings import FeedbackSettings
 from feedback.store import FeedbackStore
-from feedback.types import Capture, CapturedChoice, Confidence, Feedback
+from feedback.types import Capture, CapturedChoice, Confidence, Feedback, Use
 from tests.unit.gateway.registry.stores import KINDS, migrated_database
 
 NOW = 1_800_000_000.0
@@ -89,6 +89,20 @@ def a_capture(number: int = 1, **changes: Any) -> Capture:
         "session": "alice",
     }
     return Capture(**values | changes)
+
+
+def a_use(number: int = 1, **changes: Any) -> Use:
+    """A call of `support@2` of 10 and 4 tokens of which no answer is kept."""
+    values: dict[str, Any] = {
+        "id": f"req_{number:032x}",
+        "tenant": "default",
+        "key_id": 7,
+        "alias": "support",
+        "version": 2,
+        "usage": {"prompt_tokens": 10, "completion_tokens": 4},
+        "started": NOW,
+    }
+    return Use(**values | changes)
 
 
 def some_feedback(response: int = 1, number: int = 1, **changes: Any) -> Feedback:

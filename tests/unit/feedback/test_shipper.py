@@ -22,10 +22,10 @@ from feedback.scrub import Scrubber
 from feedback.sealing import Seal
 from feedback.shipper import Shipper
 from feedback.store import FeedbackStore
-from feedback.tables import CAPTURES, FEEDBACK
-from feedback.types import Capture, Feedback
+from feedback.tables import CAPTURES, FEEDBACK, USAGE
+from feedback.types import Capture, Feedback, Use
 
-from .conftest import EmailFinder, a_capture, some_feedback
+from .conftest import EmailFinder, a_capture, a_use, some_feedback
 
 Rows = Callable[[Table], Sequence[RowMapping]]
 
@@ -69,10 +69,10 @@ class Place:
             self.closed = True
             self.outbox.close()
 
-    def put(self, value: Capture | Feedback) -> None:
+    def put(self, value: Capture | Use | Feedback) -> None:
         """Let a record wait."""
         sealed = self.seal.seal(msgspec.json.encode(value))
-        if isinstance(value, Capture):
+        if isinstance(value, Capture | Use):
             self.outbox.put(value.id, sealed)
         else:
             self.outbox.put_now(value.id, sealed)
@@ -140,6 +140,30 @@ async def test_killed_between_commit_and_ack(place: Place, rows: Rows) -> None:
         place.store.after = None
         await place.until(lambda: place.outbox.waiting == 0)
     assert len(rows(CAPTURES)) == len(rows(FEEDBACK)) == 1
+
+
+async def test_uses_are_counted_beside_captures(place: Place, rows: Rows) -> None:
+    place.store.after = StoreAway()
+    place.put(a_use(1))
+    place.put(a_capture(1, usage={"prompt_tokens": 1}))
+    async with place.shipping():
+        await place.until(lambda: place.shipper.away is not None)
+        place.store.after = None
+        place.put(a_use(2))
+        await place.until(lambda: place.outbox.waiting == 0)
+    assert len(rows(CAPTURES)) == 1
+    (line,) = rows(USAGE)
+    assert (line["requests"], line["prompt_tokens"], line["completion_tokens"]) == (3, 21, 8)
+
+
+async def test_uses_do_not_wait_for_the_guards(
+    place: Place, finder: EmailFinder, rows: Rows
+) -> None:
+    finder.error = FinderAway()
+    place.put(a_use(1))
+    async with place.shipping():
+        await place.until(lambda: place.outbox.waiting == 0)
+    assert [line["requests"] for line in rows(USAGE)] == [1]
 
 
 @pytest.mark.parametrize("what", ["store", "guards"])

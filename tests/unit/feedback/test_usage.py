@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, RowMapping, Table
 
 from feedback.opening import scrubbed_captures
 from feedback.scrub import Scrubber
 from feedback.store import FeedbackStore
+from feedback.tables import COUNTED
 from feedback.usage import Used, tokens_of, usage_of
 
-from .conftest import NOW, a_capture
+from .conftest import NOW, a_capture, a_use
 
-DAY = 86_400
+HOUR, DAY = 3600, 86_400
 Captures = Callable[..., list[dict[str, Any]]]
 
 
@@ -49,6 +50,40 @@ def test_counts_stay_when_captures_expire(
     store.keep(captures(1))
     assert store.expire(NOW + 400 * DAY) == 1
     assert [line.requests for line in used(engine)] == [1]
+
+
+def test_calls_without_an_answer_kept_count_once_too(
+    store: FeedbackStore, engine: Engine, captures: Captures
+) -> None:
+    store.keep(captures(1))
+    assert store.count([a_use(1), a_use(2), a_use(3, alias="triage", usage={})]) == 3
+    assert store.count([a_use(2), a_use(4)]) == 1
+    assert used(engine) == [
+        Used("2027-01-15", "support", 2, 7, 4, 40, 16),
+        Used("2027-01-15", "triage", 2, 7, 1, 0, 0),
+    ]
+
+
+def test_their_ids_go_and_their_counts_stay(
+    store: FeedbackStore, engine: Engine, rows: Callable[[Table], Sequence[RowMapping]]
+) -> None:
+    store.count([a_use(number) for number in range(3)])
+    store.expire(NOW + 71 * HOUR)
+    assert len(rows(COUNTED)) == 3
+    assert store.expire(NOW + 73 * HOUR) == 0  # there was no capture
+    assert rows(COUNTED) == []
+    assert [line.requests for line in used(engine)] == [3]
+
+
+def test_two_shippers_that_count_the_same_calls(store: FeedbackStore, engine: Engine) -> None:
+    batches = [[a_use(number) for number in range(at, at + 20)] for at in (0, 10)]
+    batches[1].reverse()
+    threads = [threading.Thread(target=store.count, args=(batch,)) for batch in batches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [line.requests for line in used(engine)] == [30]
 
 
 def test_lines_are_by_day_alias_version_and_key(

@@ -19,6 +19,7 @@ class FakeGateway:
         self.jobs: dict[str, JSON] = {}
         self.versions: dict[str, list[JSON]] = {}
         self.stable: dict[str, int | None] = {"support": 0}
+        self.base = "base"
         self.options: JSON = {}
         self.rows: list[JSON] = []
         self.golden: dict[str, list[JSON]] = {}
@@ -144,9 +145,9 @@ class FakeGateway:
 
     def _adapter(self, _: httpx.Request, alias: str) -> httpx.Response:
         base = {"version": 0, "state": "serving", "sha256": "base", "base_model": "tiny"}
-        versions = [base] if alias == "base" else self.versions.get(alias, [])
+        versions = [base] if alias == self.base else self.versions.get(alias, [])
         told = {"stable": self.stable.get(alias), "options": self.options}
-        return ok({"alias": alias, **told, "versions": versions})
+        return ok({"alias": alias, "base": self.base, **told, "versions": versions})
 
     def _get_evaluation(self, _: httpx.Request, digest: str) -> httpx.Response:
         found = self.evaluations.get(digest)

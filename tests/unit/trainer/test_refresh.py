@@ -109,6 +109,16 @@ def test_a_refresh_that_passes_is_published(world: World) -> None:
     assert gate["report"]["markdown"].startswith("#")
 
 
+@pytest.mark.parametrize("stable", [0, None])
+def test_a_version_is_compared_with_its_own_base(world: World, stable: int | None) -> None:
+    world.gateway.base = "qwen"
+    world.gateway.stable["support"] = stable
+    world.right["qwen"] = 0
+    ended = world.run(world.gateway.add_job())
+    assert ended["result"]["verdicts"] == {"qwen": "PASS"}
+    assert world.measured == ["qwen", "support@1"]
+
+
 def test_what_does_not_get_better_is_not_published(world: World) -> None:
     world.right["support@1"] = 0
     ended = world.run(world.gateway.add_job())

@@ -71,6 +71,7 @@ async def test_only_admins_manage_keys(clients: Clients, role: str) -> None:
         {"owner": "a\nb"},
         {"owner": "a", "role": "root"},
         {"owner": "a", "purpose": "fun"},
+        {"owner": "a", "purpose": "evaluation", "token_budget": 5},
         {"owner": "a", "aliases": ["NO"]},
         {"owner": "a", "expires_at": 5},
         {"owner": "a", "tenant": "other"},

@@ -8,7 +8,9 @@ import httpx
 from fastapi import FastAPI
 
 from gateway.registry.service import Registry
-from gateway.settings import GatewaySettings
+from gateway.registry.snapshot import VersionState
+from gateway.settings import BaseModelSettings, GatewaySettings
+from tests.unit.gateway.registry.adapter_files import BASE, config, write_adapter
 
 from .conftest import Clients
 from .loop import gate
@@ -125,3 +127,24 @@ async def test_the_base_takes_a_share_too(
     for alias in ("base", "Not A Name"):
         answer = await admin.post(f"/adapters/{alias}/promote", json={"version": 0})
         assert answer.status_code in (404, 409)
+
+
+async def test_the_verdict_is_on_the_base_that_the_version_was_made_for(
+    app: FastAPI, admin: httpx.AsyncClient, registry: Registry, tmp_path: Path
+) -> None:
+    qwen = BaseModelSettings(name="qwen", model="org/Qwen2.5-7B")
+    several = Registry(registry._engine, registry.storage, base_model=BASE, bases=[qwen])
+    several.prepare()
+    app.state.serving.registry = several
+    folder = write_adapter(tmp_path / "a", said=config(base_model_name_or_path="Qwen2.5-7B"))
+    version = several.register("default", "support", folder)
+    several.set_state(version.id, VersionState.CANDIDATE, "verified", "controller")
+    await passed(admin, 1)
+    for stable in (None, 0):
+        if stable == 0:
+            await admin.post("/adapters/support/promote", json={"version": 0})
+        status, message = await told(await admin.post(PUBLISH, json={"version": 1}))
+        assert (status, "no gate report on support@1 against qwen" in message) == (409, True)
+        assert (await admin.get("/adapters/support")).json()["base"] == "qwen"
+    await passed(admin, 1, "qwen")
+    assert (await admin.post(PUBLISH, json={"version": 1})).json()["candidate"] == 1

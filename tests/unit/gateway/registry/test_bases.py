@@ -64,6 +64,24 @@ def test_version_0_is_the_base_of_the_aliass_versions(several: Registry, tmp_pat
     assert several.promote("default", "fresh", 0).stable == several.version("x", "base", 0)
 
 
+def test_an_alias_tells_which_base_its_version_0_is(several: Registry, tmp_path: Path) -> None:
+    def base(alias: str) -> str:
+        return several.describe("default", alias).base
+
+    several.register("default", "tickets", write_for_qwen(tmp_path / "a"))
+    several.register("default", "support", write_adapter(tmp_path / "b"))
+    assert [base(name) for name in ("tickets", "support", "qwen", "base")] == [
+        "qwen",
+        "base",
+        "qwen",
+        "base",
+    ]
+    several.promote("default", "tickets", 0)
+    # It leads to the base that it was promoted to, whatever the newest version was made for.
+    several.register("default", "tickets", write_adapter(tmp_path / "c", fill=3))
+    assert base("tickets") == "qwen"
+
+
 def test_the_names_of_bases_are_taken(several: Registry, tmp_path: Path) -> None:
     with pytest.raises(InvalidName, match="qwen"):
         several.register("default", "qwen", write_adapter(tmp_path / "a"))

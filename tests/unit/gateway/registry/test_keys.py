@@ -106,6 +106,37 @@ def test_all_keys_of_a_line_count_on_one_account(registry: Registry) -> None:
     assert registry.keys_of_account(stranger.id) == (stranger.id,)
 
 
+def test_limits_hold_for_all_keys_of_an_account(registry: Registry) -> None:
+    _, first = registry.create_key(tenant="default", owner="a", role="app")
+    _, second = registry.rotate_key("default", first.id, 3600)
+    _, third = registry.rotate_key("default", second.id, 3600)
+    _, stranger = registry.create_key(tenant="default", owner="b", role="app")
+    for changed, limits in ((second, LIMITS), (first, KeyLimits(priority="low"))):
+        assert registry.limit_key("default", changed.id, limits).key.id == changed.id
+        found = {key.id: key.limits for key in registry.snapshot().keys.values()}
+        assert {found.pop(key.id) for key in (first, second, third)} == {limits}
+        assert found == {stranger.id: KeyLimits()}
+
+
+def test_a_key_for_evaluation_has_no_limits(registry: Registry) -> None:
+    _, key = registry.create_key(
+        tenant="default",
+        owner="a",
+        role="app",
+        purpose="evaluation",
+        limits=KeyLimits(priority="low"),  # which holds for it too
+    )
+    limits = KeyLimits(tokens_per_minute=5, token_budget=9)
+    with pytest.raises(InvalidRequest, match="leave out tokens_per_minute, token_budget") as found:
+        registry.limit_key("default", key.id, limits)
+    assert found.value.param == "tokens_per_minute"
+    with pytest.raises(InvalidRequest, match="is not limited"):
+        registry.create_key(
+            tenant="default", owner="a", role="app", purpose="evaluation", limits=LIMITS
+        )
+    assert registry.limit_key("default", key.id, KeyLimits()).key.limits == KeyLimits()
+
+
 def test_rotating_gives_no_key_a_longer_life(registry: Registry, clock: Clock) -> None:
     ends = clock.now + 60
     _, old = registry.create_key(tenant="default", owner="a", role="app", expires_at=ends)

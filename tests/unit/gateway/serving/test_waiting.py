@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from gateway.errors import Saturated
-from gateway.serving.waiting import Standing, WaitingRoom, queue_headers
+from gateway.serving.waiting import Resort, Standing, WaitingRoom, queue_headers
 from gateway.settings import QueueSettings
 
 
@@ -31,8 +32,9 @@ class Places:
         self.free += count
         self.room.serve()
 
-    def enter(self, key: int = 1) -> asyncio.Task[str]:
-        return asyncio.create_task(self.room.wait(self.find, "lane", Standing(key, "normal")))
+    def enter(self, key: int = 1, resort: Resort | None = None) -> asyncio.Task[str]:
+        standing = Standing(key, "normal")
+        return asyncio.create_task(self.room.wait(self.find, "lane", standing, resort))
 
 
 @pytest.fixture
@@ -115,3 +117,48 @@ async def test_who_waits_too_long_is_told(places: Places) -> None:
     assert int(queue_headers(standing)[0][1]) >= 50
     assert (caught.value.status, caught.value.code) == (429, "overloaded")
     assert len(places.room) == 0
+
+
+async def test_a_call_waits_so_long_in_all(places: Places) -> None:
+    standing = Standing(1, "normal", waited=29.95)
+    began = time.monotonic()
+    with pytest.raises(Saturated, match="none had room within 30 s"):
+        await places.room.wait(places.find, "lane", standing)
+    with pytest.raises(Saturated):
+        await places.room.wait(places.find, "lane", standing, Resort(0.1, lambda: False))
+    assert time.monotonic() - began >= 0.15  # a fallback gets its time, however long it was before
+    assert sum(places.room.seconds["late"].counts) == 2
+
+
+async def test_who_could_be_answered_elsewhere_leaves(places: Places) -> None:
+    answers, looked_twice = [False, False], asyncio.Event()
+
+    def look() -> bool:
+        if answers:
+            return answers.pop()
+        looked_twice.set()
+        return ready
+
+    ready = False
+    began = time.monotonic()
+    waits, other = places.enter(resort=Resort(0.05, look)), places.enter()
+    await looked_twice.wait()
+    assert not waits.done()
+    ready = True
+    with pytest.raises(Saturated):
+        await waits
+    assert 0.15 < time.monotonic() - began < 10
+    assert len(places.room) == 1
+    assert sum(places.room.seconds["fallback"].counts) == 1
+    places.make(1)
+    assert await other == "place"
+
+
+async def test_a_place_in_time_is_better_than_another(places: Places) -> None:
+    waits = places.enter(resort=Resort(0.05, lambda: True))
+    await settled()
+    places.make(1)
+    assert await waits == "place"
+    await asyncio.sleep(0.1)  # the look that was due finds nobody
+    assert places.free == 0
+    assert sum(places.room.seconds["fallback"].counts) == 0
