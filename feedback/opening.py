@@ -10,16 +10,19 @@ import msgspec
 from feedback.conversation import conversation_of
 from feedback.scrub import Record, Scrubber
 from feedback.sealing import Seal, Unsealable
-from feedback.types import Capture, Feedback
+from feedback.types import Capture, Feedback, ShadowPair
 
 _capture = msgspec.json.Decoder(Capture)
+_pair = msgspec.json.Decoder(ShadowPair)
 _feedback = msgspec.json.Decoder(Feedback)
+_PAIR_MARK = b'{"kind":"shadow",'
 Unreadable = (Unsealable, msgspec.MsgspecError, ValueError, RecursionError)
 
 
-def open_capture(seal: Seal, payload: bytes) -> Capture:
-    """Unseal a capture. Raises one of `Unreadable`."""
-    return _capture.decode(seal.unseal(payload))
+def open_record(seal: Seal, payload: bytes) -> Capture | ShadowPair:
+    """Unseal what waits beside feedback. Raises one of `Unreadable`."""
+    plain = seal.unseal(payload)
+    return (_pair if plain.startswith(_PAIR_MARK) else _capture).decode(plain)
 
 
 def open_feedback(seal: Seal, payload: bytes) -> Feedback:
@@ -39,6 +42,26 @@ async def scrubbed_captures(
     return [
         _values(scrubber, capture, clean) for capture, clean in zip(captures, cleaned, strict=True)
     ]
+
+
+def pair_values(scrubber: Scrubber, pair: ShadowPair) -> dict[str, Any]:
+    """Give a pair by the store's columns; it holds no text, only the session is to be hidden."""
+    answers = {"stable": pair.stable, "candidate": pair.candidate}
+    return {
+        "id": pair.id,
+        "tenant": pair.tenant,
+        "alias": pair.alias,
+        "stable_id": pair.stable_id,
+        "candidate_id": pair.candidate_id,
+        "session": scrubber.pseudonym(pair.tenant, pair.session) if pair.session else None,
+        "started": pair.started,
+        "same_text": pair.same_text,
+        **{
+            f"{role}_{name}": value
+            for role, answer in answers.items()
+            for name, value in msgspec.structs.asdict(answer).items()
+        },
+    }
 
 
 async def scrubbed_feedback(scrubber: Scrubber, several: Sequence[Feedback]) -> list[Feedback]:

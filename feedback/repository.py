@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from feedback.sampling import SamplingState
-from feedback.tables import CAPTURES, FEEDBACK, REVIEW_ITEMS, SAMPLING
+from feedback.tables import CAPTURES, FEEDBACK, REVIEW_ITEMS, SAMPLING, SHADOW_PAIRS
 
 Values = Mapping[str, Any]
 
@@ -98,6 +98,19 @@ def expire(connection: Connection, now: float, limit: int = 1000) -> int:
     if ids:
         connection.execute(delete(CAPTURES).where(CAPTURES.c.id.in_(ids)))
     return len(ids)
+
+
+# -- shadow pairs --------------------------------------------------------------------------------
+
+
+def insert_pairs(connection: Connection, rows: Sequence[Values]) -> None:
+    """Add pairs; one that is there stays."""
+    insert_once(connection, SHADOW_PAIRS, rows, SHADOW_PAIRS.c.id)
+
+
+def expire_pairs(connection: Connection, before: float) -> int:
+    """Delete the pairs of calls that began before a time; gives how many."""
+    return connection.execute(delete(SHADOW_PAIRS).where(SHADOW_PAIRS.c.started < before)).rowcount
 
 
 # -- sampling ------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 from feedback.errors import FinderAway, StoreAway
 from feedback.opening import (
     Unreadable,
-    open_capture,
     open_feedback,
+    open_record,
+    pair_values,
     scrubbed_captures,
     scrubbed_feedback,
 )
@@ -26,6 +27,7 @@ from feedback.outbox_file import OutboxFile, Queue, Waiting, leftovers
 from feedback.scrub import Scrubber
 from feedback.sealing import Seal
 from feedback.store import FeedbackStore
+from feedback.types import Capture, ShadowPair
 
 logger = logging.getLogger(__name__)
 
@@ -153,12 +155,18 @@ class Shipper:
 
     async def _round(self, source: OutboxFile) -> int:
         """Ship one batch of each queue; gives how many records have left the source."""
-        captures = await self._ship(source, "outbox", open_capture, self._keep)
-        return captures + await self._ship(source, "urgent", open_feedback, self._take)
+        records = await self._ship(source, "outbox", open_record, self._keep)
+        return records + await self._ship(source, "urgent", open_feedback, self._take)
 
-    async def _keep(self, captures: Sequence[Any]) -> None:
-        rows = await scrubbed_captures(self._scrubber, captures)
-        await asyncio.to_thread(self._store.keep, rows)
+    async def _keep(self, records: Sequence[Capture | ShadowPair]) -> None:
+        pairs = [one for one in records if isinstance(one, ShadowPair)]
+        if pairs:
+            values = [pair_values(self._scrubber, pair) for pair in pairs]
+            await asyncio.to_thread(self._store.keep_pairs, values)
+        captures = [one for one in records if isinstance(one, Capture)]
+        if captures:
+            rows = await scrubbed_captures(self._scrubber, captures)
+            await asyncio.to_thread(self._store.keep, rows)
 
     async def _take(self, several: Sequence[Any]) -> None:
         clean = await scrubbed_feedback(self._scrubber, several)

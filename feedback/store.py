@@ -23,6 +23,8 @@ CaptureValues = Mapping[str, Any]
 """A scrubbed capture by the columns of its table, less what the store decides itself."""
 
 _HOUR, _DAY = 3600.0, 86_400.0
+_PAIRS_S = 30 * _DAY
+"""Seconds that pairs of a shadow are kept: longer than one takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,11 @@ class FeedbackStore:
             self._link(connection, now, new)
         return len(new)
 
+    def keep_pairs(self, pairs: Sequence[Mapping[str, Any]]) -> None:
+        """Keep pairs of a shadow by their columns, each once by its id."""
+        with writing(self._engine) as connection:
+            repository.insert_pairs(connection, pairs)
+
     def submit(self, feedback: Feedback) -> FeedbackStatus:
         """Take feedback from a caller; gives the status to tell.
 
@@ -118,12 +125,16 @@ class FeedbackStore:
             )
 
     def expire(self, now: float | None = None) -> int:
-        """Delete captures whose time is over, in small transactions; gives how many."""
+        """Delete captures and pairs whose time is over; gives how many captures.
+
+        Captures go in small transactions.
+        """
         total, gone = 0, 1000
         while gone == 1000:
             with writing(self._engine) as connection:
                 at = self._clock(connection) if now is None else now
                 gone = repository.expire(connection, at, 1000)
+                repository.expire_pairs(connection, at - _PAIRS_S)
             total += gone
         return total
 
