@@ -114,7 +114,7 @@ def _shadow(
         found = shadow.pairs(connection, since, settings)
         latest = shadow.series(connection, since)
     wanted = moves[0].detail.get("shadow", {}).get("answers", 0)
-    about = [f"{found.count} of {wanted} calls were answered by both versions."]
+    about = [f"{found.count} of {wanted} calls were put to both versions."]
     if found.same is not None:
         about.append(f"{found.same:.0%} of the answers have the same text.")
     if found.surer is not None:
@@ -130,7 +130,7 @@ def _shadow(
         " ".join(about),
         [_line(*one, alpha) for one in standing(found.measures, alpha)],
         [
-            _plot("errors, share of answers so far", "{:.1%}", errors),
+            _plot("errors, share of calls so far", "{:.1%}", errors),
             _plot("seconds an answer, mean so far", "{:.2f} s", seconds),
         ],
     )

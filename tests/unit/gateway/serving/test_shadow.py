@@ -10,9 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from feedback.types import ShadowPair
+from feedback.opening import open_record
+from feedback.sealing import Seal
+from feedback.types import Answer, ShadowPair
 from gateway.registry.snapshot import Key, Version, WorkerSpec
 from gateway.serving.call import Call, Draft
+from gateway.serving.recorder import Recorder
 from gateway.serving.requests import ChatRequest, Message
 from gateway.serving.shadow import Shadows
 from gateway.serving.upstream import UpstreamError, UpstreamTimeout
@@ -58,8 +61,8 @@ class Upstream:
         yield answer if isinstance(answer, Answered) else Answered(200, answer)
 
 
-class Recorder:
-    """Keeps pairs."""
+class Pairs:
+    """Keeps what is recorded."""
 
     def __init__(self) -> None:
         self.pairs: list[ShadowPair] = []
@@ -85,7 +88,7 @@ def ended(outcome: str = "ok") -> Draft:
 
 @asynccontextmanager
 async def copying(
-    upstream: Upstream, recorder: Recorder, most: int = 4, workers: int = 2
+    upstream: Upstream, recorder: Pairs, most: int = 4, workers: int = 2
 ) -> AsyncIterator[Callable[[Draft], Shadows]]:
     """Gives what copies a call to the base model."""
     async with asyncio.TaskGroup() as group:
@@ -130,7 +133,7 @@ async def over(shadows: Shadows) -> None:
 async def test_only_what_is_its_own_counts_against_the_candidate(
     answers: list[Any], fate: str, failed: bool | None
 ) -> None:
-    upstream, recorder = Upstream(*answers), Recorder()
+    upstream, recorder = Upstream(*answers), Pairs()
     async with copying(upstream, recorder) as follow:
         shadows = follow(ended())
         await over(shadows)
@@ -143,7 +146,7 @@ async def test_only_what_is_its_own_counts_against_the_candidate(
 
 
 async def test_what_the_stable_version_failed_is_paired_and_what_says_nothing_is_not() -> None:
-    recorder = Recorder()
+    recorder = Pairs()
     async with copying(Upstream("Hi"), recorder) as follow:
         for outcome in ("client_gone", "no_worker", "content_policy_violation", "overloaded"):
             follow(ended(outcome))
@@ -153,7 +156,7 @@ async def test_what_the_stable_version_failed_is_paired_and_what_says_nothing_is
 
 
 async def test_more_than_the_limit_are_dropped_and_the_rest_give_way() -> None:
-    recorder = Recorder()
+    recorder = Pairs()
     async with copying(Upstream(*["hang"] * 3), recorder, most=2) as follow:
         for _ in range(3):
             shadows = follow(ended())
@@ -164,3 +167,25 @@ async def test_more_than_the_limit_are_dropped_and_the_rest_give_way() -> None:
         follow(ended())  # which is under way at the end
         await asyncio.sleep(0)
     assert recorder.pairs == []
+
+
+@pytest.mark.parametrize(("kept", "session"), [("all", "ann"), ("none", None)])
+def test_where_no_answers_are_kept_a_pair_names_no_session(kept: str, session: str | None) -> None:
+    put: list[tuple[str, bytes]] = []
+    outbox: Any = type("Outbox", (), {"put": lambda _, *record: put.append(record)})()
+    seal = Seal(bytes(32))
+    fine = Answer(failed=False, blocked=False, seconds=1.0)
+    pair = ShadowPair(
+        id="chatcmpl-1",
+        tenant="default",
+        alias="support",
+        stable_id=1,
+        candidate_id=2,
+        started=1.0,
+        stable=fine,
+        candidate=fine,
+        session="ann",
+    )
+    Recorder(outbox, seal, ["support"] if kept == "none" else ()).put_pair(pair)
+    ((_, sealed),) = put
+    assert open_record(seal, sealed) == msgspec.structs.replace(pair, session=session)

@@ -77,7 +77,7 @@ async def test_a_shadow_shows_its_pairs(house: House, ann: Visitor, tmp_path: Pa
     house.registry.set_rollout("default", "support", 1, 0.0, "ann", plan, shadow=0.25)
     house.refresh()
     page = await ann.get("/ui/rollouts")
-    assert "0 of 90 calls were answered by both versions." in page
+    assert "0 of 90 calls were put to both versions." in page
     assert page.count("too few users yet") == 3
     put_pairs(house.engine, version.id, base.id, 40)
     put_pairs(house.engine, version.id, base.id, 40, candidate_failed=True, same_text=None)
@@ -85,7 +85,7 @@ async def test_a_shadow_shows_its_pairs(house: House, ann: Visitor, tmp_path: Pa
     assert "support@1 gets copies of 25% of the calls; all answers are base@0&#39;s" in page or (
         "support@1 gets copies of 25% of the calls; all answers are base@0's" in page
     )
-    assert "80 of 90 calls were answered by both versions." in page
+    assert "80 of 90 calls were put to both versions." in page
     assert "50% of the answers have the same text." in page
     assert "candidate less stable: +0.250" in page
     errors = page[page.index("<th>errors</th>") :].split("</tr>")[0]
