@@ -10,7 +10,7 @@ import msgspec
 from feedback.conversation import conversation_of
 from feedback.scrub import Record, Scrubber
 from feedback.sealing import Seal, Unsealable
-from feedback.types import Capture, Feedback, Use
+from feedback.types import Capture, Feedback, ShadowPair, Use
 
 
 class _Kind(msgspec.Struct):
@@ -22,16 +22,23 @@ class _Kind(msgspec.Struct):
 _kind = msgspec.json.Decoder(_Kind)
 _capture = msgspec.json.Decoder(Capture)
 _use = msgspec.json.Decoder(Use)
+_pair = msgspec.json.Decoder(ShadowPair)
 _feedback = msgspec.json.Decoder(Feedback)
 Unreadable = (Unsealable, msgspec.MsgspecError, ValueError, RecursionError)
 
 
-def open_call(seal: Seal, payload: bytes) -> Capture | Use:
+def open_call(seal: Seal, payload: bytes) -> Capture | Use | ShadowPair:
     """Unseal what is kept of a call. Raises one of `Unreadable`."""
     plain = seal.unseal(payload)
-    if _kind.decode(plain).kind == "capture":
-        return _capture.decode(plain)
-    return _use.decode(plain)
+    match _kind.decode(plain).kind:
+        case "capture":
+            return _capture.decode(plain)
+        case "use":
+            return _use.decode(plain)
+        case "shadow":
+            return _pair.decode(plain)
+        case kind:
+            raise ValueError(f"a record of the kind {kind!r} is not known")
 
 
 def open_feedback(seal: Seal, payload: bytes) -> Feedback:
@@ -51,6 +58,26 @@ async def scrubbed_captures(
     return [
         _values(scrubber, capture, clean) for capture, clean in zip(captures, cleaned, strict=True)
     ]
+
+
+def pair_values(scrubber: Scrubber, pair: ShadowPair) -> dict[str, Any]:
+    """Give a pair by the store's columns; it holds no text, only the session is to be hidden."""
+    answers = {"stable": pair.stable, "candidate": pair.candidate}
+    return {
+        "id": pair.id,
+        "tenant": pair.tenant,
+        "alias": pair.alias,
+        "stable_id": pair.stable_id,
+        "candidate_id": pair.candidate_id,
+        "session": scrubber.pseudonym(pair.tenant, pair.session) if pair.session else None,
+        "started": pair.started,
+        "same_text": pair.same_text,
+        **{
+            f"{role}_{name}": value
+            for role, answer in answers.items()
+            for name, value in msgspec.structs.asdict(answer).items()
+        },
+    }
 
 
 async def scrubbed_feedback(scrubber: Scrubber, several: Sequence[Feedback]) -> list[Feedback]:

@@ -20,7 +20,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from feedback.sampling import SamplingState
-from feedback.tables import CAPTURES, COUNTED, FEEDBACK, REVIEW_ITEMS, SAMPLING
+from feedback.tables import (
+    CAPTURES,
+    COUNTED,
+    FEEDBACK,
+    REVIEW_ITEMS,
+    SAMPLING,
+    SHADOW_PAIRS,
+)
 
 Values = Mapping[str, Any]
 
@@ -107,6 +114,24 @@ def expire_counted(connection: Connection, now: float, limit: int = 1000) -> int
     ids = list(connection.scalars(old))
     if ids:
         connection.execute(delete(COUNTED).where(COUNTED.c.id.in_(ids)))
+    return len(ids)
+
+
+# -- shadow pairs --------------------------------------------------------------------------------
+
+
+def insert_pairs(connection: Connection, rows: Sequence[Values]) -> None:
+    """Add pairs; one that is there stays."""
+    insert_once(connection, SHADOW_PAIRS, rows, SHADOW_PAIRS.c.id)
+
+
+def expire_pairs(connection: Connection, before: float, limit: int = 1000) -> int:
+    """Delete pairs of calls that began before a time, `limit` at most; gives how many."""
+    began = SHADOW_PAIRS.c.started
+    old = select(SHADOW_PAIRS.c.id).where(began < before).order_by(began).limit(limit)
+    ids = list(connection.scalars(old))
+    if ids:
+        connection.execute(delete(SHADOW_PAIRS).where(SHADOW_PAIRS.c.id.in_(ids)))
     return len(ids)
 
 

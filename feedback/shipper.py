@@ -19,6 +19,7 @@ from feedback.opening import (
     Unreadable,
     open_call,
     open_feedback,
+    pair_values,
     scrubbed_captures,
     scrubbed_feedback,
 )
@@ -26,7 +27,7 @@ from feedback.outbox_file import OutboxFile, Queue, Waiting, leftovers
 from feedback.scrub import Scrubber
 from feedback.sealing import Seal
 from feedback.store import FeedbackStore
-from feedback.types import Capture, Use
+from feedback.types import Capture, ShadowPair, Use
 
 logger = logging.getLogger(__name__)
 
@@ -157,10 +158,14 @@ class Shipper:
         captures = await self._ship(source, "outbox", open_call, self._keep)
         return captures + await self._ship(source, "urgent", open_feedback, self._take)
 
-    async def _keep(self, calls: Sequence[Capture | Use]) -> None:
+    async def _keep(self, calls: Sequence[Capture | Use | ShadowPair]) -> None:
         uses = [call for call in calls if isinstance(call, Use)]
         if uses:
             await asyncio.to_thread(self._store.count, uses)
+        pairs = [call for call in calls if isinstance(call, ShadowPair)]
+        if pairs:
+            values = [pair_values(self._scrubber, pair) for pair in pairs]
+            await asyncio.to_thread(self._store.keep_pairs, values)
         captures = [call for call in calls if isinstance(call, Capture)]
         if captures:
             rows = await scrubbed_captures(self._scrubber, captures)

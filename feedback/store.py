@@ -23,6 +23,8 @@ CaptureValues = Mapping[str, Any]
 """A scrubbed capture by the columns of its table, less what the store decides itself."""
 
 _HOUR, _DAY = 3600.0, 86_400.0
+_PAIRS_S = 30 * _DAY
+"""Seconds that pairs of a shadow are kept: longer than one takes."""
 _AT_ONCE = 1000
 """Rows that one transaction deletes, so that none holds up the shippers for long."""
 
@@ -83,6 +85,11 @@ class FeedbackStore:
             keep_until = self._clock(connection) + self._settings.keep_hours * _HOUR
             return usage.count_uses(connection, uses, keep_until)
 
+    def keep_pairs(self, pairs: Sequence[Mapping[str, Any]]) -> None:
+        """Keep pairs of a shadow by their columns, each once by its id."""
+        with writing(self._engine) as connection:
+            repository.insert_pairs(connection, pairs)
+
     def submit(self, feedback: Feedback) -> FeedbackStatus:
         """Take feedback from a caller; gives the status to tell.
 
@@ -129,10 +136,11 @@ class FeedbackStore:
     def expire(self, now: float | None = None) -> int:
         """Delete captures whose time is over, in small transactions; gives how many.
 
-        The ids of calls that were counted without a capture go too.
+        The ids of calls that were counted without a capture go too, and old pairs of shadows.
         """
         gone = self._expire(repository.expire, now)
         self._expire(repository.expire_counted, now)
+        self._expire(_expire_pairs, now)
         return gone
 
     def _expire(self, some: Callable[[Connection, float, int], int], now: float | None) -> int:
@@ -318,3 +326,7 @@ def _flags(row: RowMapping) -> bool:
         score=row["score"],
         correction=row["correction"],
     ).flags
+
+
+def _expire_pairs(connection: Connection, now: float, limit: int) -> int:
+    return repository.expire_pairs(connection, now - _PAIRS_S, limit)

@@ -82,6 +82,37 @@ class CaptureRow(FeedbackBase):
     fallback: Mapped[dict[str, Any] | None]
 
 
+class ShadowPairRow(FeedbackBase):
+    """What a call's answer and the candidate's, which got a copy of it, were like.
+
+    No text. `id` is the response id of the answer that the client got; versions are named by the
+    registry's ids.
+    """
+
+    __tablename__ = "shadow_pairs"
+    __table_args__ = (
+        Index(None, "tenant", "alias", "started"),
+        Index(None, "started"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    alias: Mapped[str]
+    stable_id: Mapped[int]
+    candidate_id: Mapped[int]
+    session: Mapped[str | None]
+    started: Mapped[float]
+    stable_failed: Mapped[bool]
+    candidate_failed: Mapped[bool]
+    stable_blocked: Mapped[bool]
+    candidate_blocked: Mapped[bool]
+    stable_seconds: Mapped[float]
+    candidate_seconds: Mapped[float]
+    stable_mean: Mapped[float | None]
+    candidate_mean: Mapped[float | None]
+    same_text: Mapped[bool | None]
+
+
 class FeedbackRow(FeedbackBase):
     """What someone said of an answer; pending until the answer's capture is there.
 
@@ -329,6 +360,7 @@ class CountedRow(FeedbackBase):
 _TABLES = FeedbackBase.metadata.tables
 
 CAPTURES = _TABLES["captures"]
+SHADOW_PAIRS = _TABLES["shadow_pairs"]
 FEEDBACK = _TABLES["feedback"]
 SAMPLING = _TABLES["sampling"]
 REVIEW_ITEMS = _TABLES["review_items"]

@@ -90,6 +90,37 @@ class Use(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="use"
     started: float
 
 
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """How a version's answer went, in figures: `mean` is its mean logprob, `seconds` the worker's.
+
+    `failed` is its own hard fault; `blocked` says that an output guard stopped it.
+    """
+
+    failed: bool
+    blocked: bool
+    seconds: float
+    mean: float | None = None
+
+
+class ShadowPair(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="shadow"):
+    """One call's answer beside that of a candidate which got a copy: figures only, no text.
+
+    `id` is the id of the answer that the client got. `same_text` is None where one of them failed
+    or was blocked.
+    """
+
+    id: str
+    tenant: str
+    alias: str
+    stable_id: int
+    candidate_id: int
+    started: float
+    stable: Answer
+    candidate: Answer
+    same_text: bool | None = None
+    session: str | None = None
+
+
 def model_of(capture: Mapping[Any, Any]) -> str:
     """Name the version that gave an answer, by the capture's columns: `support@3`."""
     fallback = capture.get("fallback")

@@ -41,6 +41,7 @@ from gateway.serving.keeper import SnapshotKeeper
 from gateway.serving.pipeline import Deps
 from gateway.serving.readiness import Readiness
 from gateway.serving.router import Router
+from gateway.serving.shadow import Shadows
 from gateway.serving.small import SmallRoutes, error_response
 from gateway.serving.state import Serving
 from gateway.serving.through import PassEndpoint
@@ -174,10 +175,11 @@ async def _running(
             recording = make_recording(settings, secret, store, outbox, judge, policies)
             serving.record(recording.desk)
             tasks.append(group.create_task(shipping.run(secret, outbox.file), name="shipping"))
+            recorder, most = recording.recorder, settings.rollout.shadow.in_flight
+            shadows = Shadows(router, upstream, judge, recorder, most)
+            tasks.append(group.create_task(shadows.run(), name="shadows"))
             serving.serve(
-                Deps(
-                    settings, keeper, secret, router, upstream, judge, policies, recording.recorder
-                )
+                Deps(settings, keeper, secret, router, upstream, judge, policies, recorder, shadows)
             )
             await readiness.run()
 

@@ -145,6 +145,19 @@ class BaseModelSettings(_Frozen):
         return value
 
 
+class ShadowSettings(_Frozen):
+    """How a candidate is tried on copies of calls before any caller gets it."""
+
+    share: float = Field(0.1, gt=0, le=1, description="of the alias's calls that are copied")
+    answers: int = Field(200, gt=0, description="pairs of answers before the first caller")
+    in_flight: int = Field(4, ge=0, description="copies at once in one gateway; 0: none is sent")
+    publish: bool = Field(False, description="whether publishing begins with it")
+
+    def plan(self) -> dict[str, Any]:
+        """Give what goes into the record of a rollout that begins so."""
+        return self.model_dump(include={"share", "answers"})
+
+
 class RolloutSettings(_Frozen):
     """How a version goes to its callers, step by step."""
 
@@ -160,6 +173,7 @@ class RolloutSettings(_Frozen):
         0.05, gt=0, lt=0.5, description="of flag, block and error rates: a loss that is ruled out"
     )
     slower: float = Field(0.25, gt=0, description="the same for the time of an answer, relative")
+    shadow: ShadowSettings = ShadowSettings()
 
     @field_validator("steps")
     @classmethod

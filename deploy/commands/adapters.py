@@ -149,14 +149,32 @@ def rollback(alias: str) -> None:
 @click.option(
     "--steps", default="0.05,0.25,1.0", show_default=True, help="Growing shares of the callers."
 )
-def rollout(alias: str, version: int, steps: str) -> None:
+@click.option(
+    "--shadow",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="Send copies of this share of the calls first, whose answers nobody is shown.",
+)
+@click.option("--shadow-answers", type=click.IntRange(1), help="Pairs to see before the steps.")
+def rollout(
+    alias: str, version: int, steps: str, shadow: float | None, shadow_answers: int | None
+) -> None:
     """Give VERSION (0 is the base model) a growing share of ALIAS's callers."""
     shares = _numbers_in(steps, "--steps")
+    if shadow is None and shadow_answers is not None:
+        raise click.BadParameter("needs --shadow", param_hint="--shadow-answers")
+    body: dict[str, Any] = {"version": version, "steps": shares}
+    if shadow is not None:
+        answers = {"answers": shadow_answers} if shadow_answers is not None else {}
+        body["shadow"] = {"share": shadow, **answers}
     with admin_api() as api:
         if version:
             _until_verified(api, alias, version)
-        api.post(f"/adapters/{alias}/rollout", {"version": version, "steps": shares})
-    click.echo(f"{alias}@{version} gets {shares[0]:.0%} of the callers")
+        api.post(f"/adapters/{alias}/rollout", body)
+    if shadow is not None:
+        click.echo(f"{alias}@{version} gets copies of {shadow:.0%} of the calls, which nobody sees")
+    else:
+        click.echo(f"{alias}@{version} gets {shares[0]:.0%} of the callers")
 
 
 @command.command("retire")
@@ -258,7 +276,9 @@ def _numbers(versions: dict[int, Any]) -> str:
 def _show(entry: dict[str, Any]) -> None:
     stable = entry.get("stable")
     text = f"serves version {stable}" if stable is not None else "serves nothing yet"
-    if entry.get("candidate") is not None:
+    if entry.get("shadow"):
+        text += f", and version {entry['candidate']} gets copies of {entry['shadow']:.0%} of calls"
+    elif entry.get("candidate") is not None:
         text += f", and version {entry['candidate']} to {entry['weight']:.0%} of the callers"
     if entry.get("previous") is not None:
         text += f"; before: version {entry['previous']}"

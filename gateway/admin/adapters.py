@@ -39,6 +39,7 @@ from gateway.errors import Conflict
 from gateway.registry.names import check_name
 from gateway.registry.receiving import Source
 from gateway.registry.snapshot import Key
+from gateway.rollout.shadow import shadowed
 
 Reader = Annotated[Key, Depends(needs(*READERS))]
 Publisher = Annotated[Key, Depends(needs(*PUBLISHERS))]
@@ -158,13 +159,15 @@ def rollback(alias: AliasName, key: Admin, behind: Behind) -> AliasOut:
 
 
 def rollout(alias: AliasName, body: RolloutRequest, key: Admin, behind: Behind) -> AliasOut:
-    """Send the first share of the callers to a verified candidate.
+    """Send the first share of the callers to a verified candidate, or copies of calls before that.
 
     With several steps the controller goes on by itself: it takes the next share once the candidate
     has answered often enough, promotes at 1.0 when the candidate was shown to be no worse, and
-    rolls back when it was shown to be worse. With one step nothing moves until the next call.
+    rolls back when it was shown to be worse. With one step nothing moves until the next call. With
+    `shadow` nobody gets an answer of it until the copies have shown nothing against it.
     """
     check_sees(key, alias)
+    settings = behind.settings.rollout
     detail: dict[str, Any] = {"steps": body.steps}
     if len(body.steps) > 1:
         if not behind.settings.feedback.keeps(alias):
@@ -175,13 +178,18 @@ def rollout(alias: AliasName, body: RolloutRequest, key: Admin, behind: Behind) 
         promotes = body.steps[-1] == 1
         found, model = behind.registry.describe(key.tenant, alias), f"{alias}@{body.version}"
         detail = {
-            **behind.settings.rollout.plan(),
+            **settings.plan(),
             **detail,
             "promotes": promotes,
             "calibration": calibration(behind.database, key.tenant, found, model),
         }
+    weight, share = body.steps[0], 0.0
+    if body.shadow is not None:
+        asked = body.shadow.model_dump(exclude_none=True)
+        detail = shadowed(detail, settings, {**settings.shadow.plan(), **asked})
+        weight, share = 0.0, float(detail["shadow"]["share"])
     moved = behind.registry.set_rollout(
-        key.tenant, alias, body.version, body.steps[0], actor_of(key), detail
+        key.tenant, alias, body.version, weight, actor_of(key), detail, shadow=share
     )
     publish(behind)
     return AliasOut.of(moved)

@@ -24,20 +24,34 @@ class PromoteRequest(Asked):
     version: NumberOrBase
 
 
+class ShadowRequest(Asked):
+    """Which share of the calls is copied, and how many pairs of answers are to be seen.
+
+    What is left out is as configured under `rollout.shadow`.
+    """
+
+    share: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
+    answers: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = None
+
+
 class RolloutRequest(Asked):
     """A candidate and the rising shares of the callers that it gets.
 
-    The first share is set at once. The controller takes the later ones, and promotes where the last
-    is 1; with one step alone, the share stays until the next call.
+    The first share is set at once; with `shadow`, once copies of calls have shown nothing against
+    the candidate. The controller takes the later ones, and promotes where the last is 1; with one
+    step alone, the share stays until the next call.
     """
 
     version: NumberOrBase
+    shadow: ShadowRequest | None = None
     steps: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=1, max_length=20)
 
     @model_validator(mode="after")
     def _rising(self) -> RolloutRequest:
         if any(left >= right for left, right in zip(self.steps, self.steps[1:], strict=False)):
             raise ValueError("steps must rise: callers move to the candidate, never back and forth")
+        if self.shadow is not None and self.steps[0] == 1:
+            raise ValueError("steps must begin below 1 after a shadow, which no caller has seen")
         return self
 
 
@@ -161,6 +175,7 @@ class AliasOut(Told):
     previous: int | None
     candidate: int | None
     weight: float
+    shadow: float = Field(description="share of the calls that is copied to the candidate, unshown")
     created_at: int
 
     @classmethod
@@ -172,6 +187,7 @@ class AliasOut(Told):
             previous=_number(alias.previous),
             candidate=_number(alias.candidate),
             weight=alias.weight,
+            shadow=alias.shadow,
             created_at=alias.created,
         )
 

@@ -22,7 +22,8 @@ from gateway.admin.jobs_schemas import PublishRequest
 from gateway.admin.schemas import ErrorBody
 from gateway.errors import Conflict
 from gateway.registry.records import AliasDetail
-from gateway.registry.snapshot import Key
+from gateway.registry.snapshot import Alias, Key
+from gateway.rollout.shadow import shadowed
 from gateway.settings import GatewaySettings
 
 Publisher = Annotated[Key, Depends(needs(*PUBLISHERS))]
@@ -44,9 +45,10 @@ def create_router() -> APIRouter:
 def publish_version(alias: str, body: PublishRequest, key: Publisher, behind: Behind) -> AliasOut:
     """Start the canary of a version that has passed the gate against what is stable now.
 
-    The controller drives it from there. Where the alias leads nowhere yet, the version is promoted
-    at once. Again for a version that is candidate or stable, or by a job that has published it,
-    changes nothing. A version that was rolled back is not published again.
+    Where configured, copies of calls come first. The controller drives it from there. Where the
+    alias leads nowhere yet, the version is promoted at once. Again for a version that is candidate
+    or stable, or by a job that has published it, changes nothing. A version that was rolled back is
+    not published again.
     """
     check_sees(key, alias)
     found = behind.registry.describe(key.tenant, alias)
@@ -63,17 +65,23 @@ def publish_version(alias: str, body: PublishRequest, key: Publisher, behind: Be
     if now.stable is None:
         moved = behind.registry.promote(key.tenant, alias, body.version, actor_of(key), detail)
     else:
-        settings = behind.settings.rollout
-        moved = behind.registry.set_rollout(
-            key.tenant,
-            alias,
-            body.version,
-            settings.steps[0],
-            actor_of(key),
-            {**settings.plan(), **detail},
-        )
+        moved = _roll_out(behind, key, now, body.version, detail)
     publish(behind)
     return AliasOut.of(moved)
+
+
+def _roll_out(
+    behind: Backstage, key: Key, alias: Alias, number: int, detail: dict[str, Any]
+) -> Alias:
+    """Begin the canary, or the shadow before it where that is configured."""
+    settings = behind.settings.rollout
+    detail, weight, share = {**settings.plan(), **detail}, settings.steps[0], 0.0
+    if settings.shadow.publish:
+        detail = shadowed(detail, settings, settings.shadow.plan())
+        weight, share = 0.0, settings.shadow.share
+    return behind.registry.set_rollout(
+        key.tenant, alias.name, number, weight, actor_of(key), detail, shadow=share
+    )
 
 
 def _is_done(found: AliasDetail, body: PublishRequest) -> bool:

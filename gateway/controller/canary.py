@@ -7,11 +7,14 @@ import logging
 from sqlalchemy import Engine
 
 from feedback.db import reading
+from gateway.registry.records import AliasMove
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Alias, Snapshot, Version
+from gateway.rollout import shadow
 from gateway.rollout.measures import Since, outcomes
 from gateway.rollout.risk import weighed
-from gateway.rollout.rule import Plan, State, decide
+from gateway.rollout.rule import Decision, Plan, State, decide
+from gateway.rollout.shadow import after
 from gateway.settings import RolloutSettings
 
 logger = logging.getLogger(__name__)
@@ -53,6 +56,36 @@ class CanaryDriver:
             return
         begun = newest[0]
         plan, step = Plan.of(begun.detail), int(begun.detail.get("step", 0))
+        look = self._shadow if begun.is_shadow else self._canary
+        decision = look(alias, candidate, stable, begun, plan)
+        if decision.kind == "go_on":
+            return
+        kept = {name: begun.detail.get(name) for name in ("gate_id", "job_id")}
+        detail = {**kept, **decision.numbers, "reason": decision.reason}
+        share = {"promote": 1.0, "roll_back": 0.0}.get(decision.kind)
+        if share is None:
+            share = plan.steps[step + 1]
+            before = after(begun.detail) if begun.is_shadow else begun.detail
+            since = {} if begun.is_shadow else {"since": begun.since}
+            detail = {**before, **detail, **since, "step": step + 1}
+        if self._registry.drive_rollout(
+            alias, candidate.number, begun, share, actor=ACTOR, detail=detail
+        ):
+            logger.info("%s %s: %s", candidate.model, _DONE[decision.kind], decision.reason)
+
+    def _shadow(
+        self, alias: Alias, candidate: Version, stable: Version, begun: AliasMove, plan: Plan
+    ) -> Decision:
+        """Decide by what came of copies; their callers have seen nothing of it."""
+        since = shadow.Since(alias, begun.at, candidate, stable)
+        with reading(self._engine) as connection:
+            found = shadow.pairs(connection, since, self._settings)
+        return shadow.decide_shadow(plan, int(begun.detail["shadow"]["answers"]), found)
+
+    def _canary(
+        self, alias: Alias, candidate: Version, stable: Version, begun: AliasMove, plan: Plan
+    ) -> Decision:
+        """Decide by what the callers of both versions met with."""
         since = Since(alias, begun.since)
         with reading(self._engine) as connection:
             answers, _ = outcomes(connection, Since(alias, begun.at), candidate)
@@ -62,19 +95,7 @@ class CanaryDriver:
                 if plan.test
                 else []
             )
-        decision = decide(plan, State(step, answers, faults), found)
-        if decision.kind == "go_on":
-            return
-        kept = {name: begun.detail.get(name) for name in ("gate_id", "job_id")}
-        detail = {**kept, **decision.numbers, "reason": decision.reason}
-        share = {"promote": 1.0, "roll_back": 0.0}.get(decision.kind)
-        if share is None:
-            share = plan.steps[step + 1]
-            detail = {**begun.detail, **detail, "step": step + 1, "since": since.at}
-        if self._registry.drive_rollout(
-            alias, candidate.number, begun, share, actor=ACTOR, detail=detail
-        ):
-            logger.info("%s %s: %s", candidate.model, _DONE[decision.kind], decision.reason)
+        return decide(plan, State(int(begun.detail.get("step", 0)), answers, faults), found)
 
 
 _DONE = {"step": "gets more callers", "promote": "is promoted", "roll_back": "is rolled back"}

@@ -54,11 +54,15 @@ _ADVICE: Mapping[VersionState, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """A step of a rollout: the share of the callers, 0..1, that goes to the candidate."""
+    """A step of a rollout: the share of the callers, 0..1, that goes to the candidate.
+
+    Before the first of them, `shadow` is the share of the calls that is copied to it.
+    """
 
     number: int
     weight: float
     detail: Mapping[str, Any]
+    shadow: float = 0.0
 
 
 def need_version(
@@ -239,6 +243,8 @@ def set_rollout(
     """Set the alias's candidate and its weight; number 0 is the base model."""
     if not 0.0 <= step.weight <= 1.0:
         raise InvalidRequest("A rollout's weight lies between 0 and 1.", param="steps")
+    if not 0.0 <= step.shadow <= 1.0:
+        raise InvalidRequest("A shadow's share lies between 0 and 1.", param="shadow.share")
     row = _need_own_alias(connection, tenant, alias)
     version = _need_ready(connection, tenant, alias, step.number, "rolled out")
     if row.stable_version_id is None:
@@ -254,6 +260,7 @@ def set_rollout(
         previous=row.previous_version_id,
         candidate=version.id,
         weight=step.weight,
+        shadow=step.shadow,
         now=now,
     )
     _record(

@@ -94,6 +94,11 @@ class AliasMove:
         return self.kind == "rollout" and bool(self.detail.get("driven"))
 
     @property
+    def is_shadow(self) -> bool:
+        """Whether this began a shadow: copies of calls, before any caller gets an answer."""
+        return self.kind == "rollout" and int(self.detail.get("step", 0)) < 0
+
+    @property
     def since(self) -> float:
         """When the rollout began that this is a step of."""
         return float(self.detail.get("since", self.at))

@@ -260,6 +260,7 @@ def alias_of(row: Row[Any], versions: Mapping[int, Version]) -> Alias:
         created=int(row.created_at),
         options=AliasOptions.of(row.options) if row.options else NO_OPTIONS,
         moved_at=row.moved_at or 0.0,
+        shadow=row.shadow or 0.0,
     )
 
 

@@ -316,13 +316,16 @@ class Registry(Keys, Fleet, ServingOptions):
         weight: float,
         actor: str = "",
         detail: Mapping[str, Any] | None = None,
+        *,
+        shadow: float = 0.0,
     ) -> Alias:
         """Send a share (0..1) of the callers to a verified candidate; replaces another rollout.
 
-        Number 0 is the base model. `detail` goes into the alias's record. Raises `AliasNotFound`,
-        `VersionNotFound`, `VersionNotReady`, `Conflict`, `InvalidRequest`.
+        With `shadow` it gets copies of so many of the calls. Number 0 is the base model. `detail`
+        goes into the alias's record. Raises `AliasNotFound`, `VersionNotFound`, `VersionNotReady`,
+        `Conflict`, `InvalidRequest`.
         """
-        step = lifecycle.Rollout(number, weight, detail or {})
+        step = lifecycle.Rollout(number, weight, detail or {}, shadow)
         with self._change() as connection:
             now = self._clock(connection)
             lifecycle.set_rollout(connection, tenant, alias, step, actor=actor, now=now)

@@ -132,7 +132,8 @@ class Alias:
     """A name that apps call, where it leads, and what it brings along.
 
     `stable` is None while nothing has been promoted. With a rollout, `candidate` gets `weight`
-    (0..1) of the callers. `moved_at` is when it was last led elsewhere.
+    (0..1) of the callers; `shadow` is the share of the calls of which it gets a copy that nobody
+    is shown. `moved_at` is when it was last led elsewhere.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Alias:
     created: int = 0
     options: AliasOptions = NO_OPTIONS
     moved_at: float = 0.0
+    shadow: float = 0.0
 
 
 Priority = Literal["high", "normal", "low"]

@@ -130,6 +130,7 @@ class AliasRow(Base):
     created_at: Mapped[float]
     options: Mapped[dict[str, Any] | None]
     moved_at: Mapped[float | None]
+    shadow: Mapped[float | None]
 
 
 class VersionEvent(Base):

@@ -185,6 +185,7 @@ def move_alias(
     previous: int | None,
     candidate: int | None = None,
     weight: float = 0.0,
+    shadow: float = 0.0,
     now: float,
 ) -> None:
     """Set all that an alias leads to."""
@@ -196,6 +197,7 @@ def move_alias(
             previous_version_id=previous,
             candidate_version_id=candidate,
             weight=weight,
+            shadow=shadow or None,
             moved_at=now,
         )
     )

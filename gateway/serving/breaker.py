@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -62,6 +62,11 @@ class Breakers:
     def any_open(self) -> bool:
         """Whether `out` is worth asking."""
         return bool(self._shut)
+
+    @property
+    def shut(self) -> Set[str]:
+        """The workers whose circuits are not closed."""
+        return self._shut.keys()
 
     def answered(self, worker: str, now: float) -> None:
         """Take note of a call that the worker answered to its end."""

@@ -79,6 +79,8 @@ class Draft:
     """The record of a call while it is being made; mutable, and owned by one request.
 
     `version` answers: the one that was `wanted`, which is None then, or one of its `fallbacks`.
+    `shadow` gets a copy of the call once the answer has ended; `asked` is when the worker that
+    answers was asked, on the monotonic clock.
     """
 
     call: Call
@@ -98,6 +100,8 @@ class Draft:
     sent: bool = False
     refusals: int = 0
     body: bytes = b""
+    shadow: Version | None = None
+    asked: float = 0.0
 
     @property
     def created(self) -> int:
@@ -135,18 +139,25 @@ class Draft:
     def tries(self, target: Target, turn: Turn) -> None:
         """Note the worker that is asked now; what another one said before is void."""
         self.target, self.turn = target, turn
+        self.asked = time.monotonic()
 
     def falls_back(self, version: Version, response_id: str) -> None:
         """Let another version answer; what workers said under the one before is void."""
         self.wanted = self.wanted or self.version
         self.version, self.id = version, response_id
-        self.target = self.turn = self.first_token = None
+        self.target = self.turn = self.first_token = self.shadow = None
         self.refusals = 0
 
     @property
     def elapsed(self) -> float:
         """Seconds since the call began."""
         return time.monotonic() - self.clock
+
+    def copy_for(self, version: Version) -> Draft:
+        """Give a draft of the same request to another version, which has not begun."""
+        fresh = Draft(self.call, version, self.id, self.standing, outcome=self.outcome)
+        fresh.body = self.body
+        return fresh
 
     def note_first_token(self) -> None:
         """Note when the worker began to answer."""

@@ -61,9 +61,23 @@ class Metrics:
             histogram = self._seconds[route] = Seconds()
         histogram.observe(seconds)
 
-    def page(self, in_flight: int, outbox: Mapping[str, float], router: Router | None) -> bytes:
-        """Give the page that Prometheus scrapes; `outbox` tells records by their fate."""
-        families = self._families(in_flight, outbox)
+    def page(
+        self,
+        in_flight: int,
+        outbox: Mapping[str, float],
+        shadows: Mapping[str, int],
+        router: Router | None,
+    ) -> bytes:
+        """Give the page that Prometheus scrapes.
+
+        `outbox` tells records, and `shadows` copies of calls, by their fate.
+        """
+        copies = CounterMetricFamily(
+            "adapterloop_shadows", "Copies of calls by what became of them", labels=["fate"]
+        )
+        for fate, number in shadows.items():
+            copies.add_metric([fate], number)
+        families = [*self._families(in_flight, outbox), copies]
         if router is not None:
             families += router_families(router)
         registry = CollectorRegistry()

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,9 +27,10 @@ from gateway.serving.keeper import SnapshotKeeper
 from gateway.serving.options import apply
 from gateway.serving.prompts import InputQuestion
 from gateway.serving.recorder import Recorder
-from gateway.serving.relay import ModelLost, Reader, WorkerRefused
-from gateway.serving.resolve import alias_of, resolve
+from gateway.serving.relay import Emit, ModelLost, WorkerRefused, relay
+from gateway.serving.resolve import alias_of, resolve, shadow_of
 from gateway.serving.router import Router
+from gateway.serving.shadow import Shadows
 from gateway.serving.turn import Turn
 from gateway.serving.upstream import Upstream, UpstreamError, UpstreamTimeout
 from gateway.serving.waiting import Resort
@@ -44,7 +44,6 @@ from guardrails.stream import OutputGuard
 
 logger = logging.getLogger(__name__)
 
-Emit = Callable[[list[Event]], Awaitable[None]]
 _REFUSALS = 2
 
 
@@ -60,6 +59,7 @@ class Deps:
     judge: JudgeClient
     policies: PolicyBook
     recorder: Recorder
+    shadows: Shadows
 
 
 def begin(call: Call, deps: Deps) -> Draft:
@@ -71,7 +71,10 @@ def begin(call: Call, deps: Deps) -> Draft:
     # Who pins a version wants that one or none.
     fallbacks = [] if "@" in call.model else snapshot.fallbacks(alias)
     others = [other for other in fallbacks if other.id != version.id]
-    return Draft(call, version, _id_for(version, call, deps), call.standing, others)
+    draft = Draft(call, version, _id_for(version, call, deps), call.standing, others)
+    if alias.shadow:
+        draft.shadow = shadow_of(call.model, alias, version, call.key)
+    return draft
 
 
 def _id_for(version: Version, call: Call, deps: Deps) -> str:
@@ -102,7 +105,7 @@ async def complete(draft: Draft, deps: Deps, emit: Emit) -> None:
                 await _serve(draft, policy, deps, send)
                 break
             except (NoWorker, Saturated, UpstreamFailed) as error:
-                _fall_back(draft, error, deps)
+                _fall_back(draft, error, policy, deps)
         draft.outcome = "ok"
     except GuardUnavailable as error:
         draft.outcome = GuardsUnavailable.code or ""
@@ -114,7 +117,14 @@ async def complete(draft: Draft, deps: Deps, emit: Emit) -> None:
         raise
     finally:
         await question.close()
-        deps.recorder.put(draft)
+        _record(draft, policy, deps)
+
+
+def _record(draft: Draft, policy: Policy, deps: Deps) -> None:
+    """Record a call that is over, and have it copied where it was drawn for that."""
+    deps.recorder.put(draft)
+    if draft.shadow is not None:
+        deps.shadows.follow(draft, draft.shadow, policy)
 
 
 def _outcome(draft: Draft, error: GatewayError) -> str:
@@ -158,7 +168,9 @@ def _resort(draft: Draft, deps: Deps) -> Resort | None:
     return Resort(deps.settings.timeouts.fallback_wait, ready)
 
 
-def _fall_back(draft: Draft, error: NoWorker | Saturated | UpstreamFailed, deps: Deps) -> None:
+def _fall_back(
+    draft: Draft, error: NoWorker | Saturated | UpstreamFailed, policy: Policy, deps: Deps
+) -> None:
     """Go on with the alias's next fallback; raises `error` where there is none, or too late."""
     if draft.sent or not draft.fallbacks:
         raise error
@@ -166,7 +178,7 @@ def _fall_back(draft: Draft, error: NoWorker | Saturated | UpstreamFailed, deps:
     if outcome == UpstreamFailed.code:
         # A record of its own, as without a fallback: the failure is that version's. The guards'
         # findings go with the answer, lest one question be reviewed twice.
-        deps.recorder.put(replace(draft, outcome=outcome, audit=[]))
+        _record(replace(draft, outcome=outcome, audit=[]), policy, deps)
     version = draft.fallbacks.pop(0)
     logger.info("%s answers in the place of %s: %s", version.model, draft.model, error)
     draft.falls_back(version, _id_for(version, draft.call, deps))
@@ -189,17 +201,9 @@ async def _attempt(
         draft.version, session, deadline, avoid, draft.standing, _resort(draft, deps)
     )
     draft.tries(target, turn)
-    rest: list[Event] = []
     answered: bool | None = None
     try:
-        async with deps.upstream.post(target.worker, call.path, draft.body_for(target)) as answer:
-            reader = Reader(answer, target, draft)
-            if call.stream:
-                await _relay(reader, draft, turn, send)
-            else:
-                message = await reader.whole()
-                draft.note_first_token()
-                rest = await turn.take(message)
+        rest = await relay(draft, target, turn, deps.upstream, send)
         answered = True
         await send(rest + await turn.end())
     except (UpstreamError, UpstreamFailed) as error:
@@ -209,16 +213,6 @@ async def _attempt(
     finally:
         router.end(target, answered)
         draft.judged(guard)
-
-
-async def _relay(reader: Reader, draft: Draft, turn: Turn, send: Emit) -> None:
-    async with aclosing(reader.events()) as messages:
-        async for message in messages:
-            draft.note_first_token()
-            if events := await turn.take(message):
-                await send(events)
-            if turn.cut_short(draft.call.expected_choices):
-                break
 
 
 def _consider(

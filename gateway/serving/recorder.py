@@ -14,7 +14,7 @@ import msgspec
 
 from feedback.outbox import Outbox
 from feedback.sealing import Seal
-from feedback.types import Capture, CapturedChoice, Fallback, Use
+from feedback.types import Capture, CapturedChoice, Fallback, ShadowPair, Use
 from gateway.registry.snapshot import Key, Version
 from gateway.serving.call import Draft
 from gateway.serving.turn import ChoiceState
@@ -55,6 +55,16 @@ class Recorder:
         except Exception:  # a record that cannot be made must not cost the answer
             self.failed += 1
             logger.exception("a call could not be recorded")
+
+    def put_pair(self, pair: ShadowPair) -> None:
+        """Record what came of a copied call; where no answers are kept, it names no session."""
+        if pair.alias in self._left_out:
+            pair = msgspec.structs.replace(pair, session=None)
+        try:
+            self._outbox.put(f"shadow-{pair.id}", self._seal.seal(_encoder.encode(pair)))
+        except Exception:
+            self.failed += 1
+            logger.exception("a pair of answers could not be recorded")
 
 
 def use_of(draft: Draft) -> Use:

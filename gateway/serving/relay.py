@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
 from gateway.errors import (
     ContextLengthExceeded,
@@ -14,11 +15,14 @@ from gateway.errors import (
 )
 from gateway.serving.answers import Parsed, UnknownAnswer, parse_chat, parse_completion, parse_error
 from gateway.serving.call import Draft
+from gateway.serving.events import Event
 from gateway.serving.router import Target
-from gateway.serving.upstream import UpstreamAnswer, UpstreamError
+from gateway.serving.turn import Turn
+from gateway.serving.upstream import Upstream, UpstreamAnswer, UpstreamError
 
 logger = logging.getLogger(__name__)
 
+Emit = Callable[[list[Event]], Awaitable[None]]
 _DONE = b"[DONE]"
 _TOO_LONG = re.compile(
     r"maximum (context|model) length|longer than the maximum|max_model_len"
@@ -33,6 +37,30 @@ class WorkerRefused(UpstreamError):
 
 class ModelLost(UpstreamError):
     """The worker does not know the model any more: it has restarted."""
+
+
+async def relay(
+    draft: Draft, target: Target, turn: Turn, upstream: Upstream, send: Emit
+) -> list[Event]:
+    """Have a worker answer through the guards: a stream's events go to `send` as they come.
+
+    Gives what of the answer is then still to be sent. Raises as `Reader` and the guards do.
+    """
+    call = draft.call
+    async with upstream.post(target.worker, call.path, draft.body_for(target)) as answer:
+        reader = Reader(answer, target, draft)
+        if not call.stream:
+            message = await reader.whole()
+            draft.note_first_token()
+            return await turn.take(message)
+        async with aclosing(reader.events()) as messages:
+            async for message in messages:
+                draft.note_first_token()
+                if events := await turn.take(message):
+                    await send(events)
+                if turn.cut_short(call.expected_choices):
+                    break
+    return []
 
 
 class Reader:

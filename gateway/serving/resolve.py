@@ -49,6 +49,17 @@ def resolve(model: str, alias: Alias, session: str | None, snapshot: Snapshot) -
     return alias.stable
 
 
+def shadow_of(model: str, alias: Alias, version: Version, key: Key) -> Version | None:
+    """Give the candidate where it is to get a copy of this call, which `version` answers.
+
+    A share of the calls is drawn; those that pin a version, and those of evaluations, never are.
+    """
+    if "@" in model or version is not alias.stable or key.purpose == "evaluation":
+        return None
+    drawn = random.random() < alias.shadow  # noqa: S311 (a share of traffic, no secret)
+    return alias.candidate if drawn else None
+
+
 def _pinned(model: str, alias: Alias, number: str, snapshot: Snapshot) -> Version:
     if not (number.isascii() and number.isdigit() and len(number) < 10):
         raise _unknown(model)

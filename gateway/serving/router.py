@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -73,6 +73,7 @@ class Router:
         self._breakers = Breakers()
         self._hungry: Counter[int] = Counter()
         self._when_hungry: Callable[[], None] = lambda: None
+        self.when_full: Callable[[], None] = lambda: None
         self._calls: Counter[Target] = Counter()
         self._watch = watch
         self._loader = loader
@@ -168,6 +169,7 @@ class Router:
         find = partial(self._find, version, session, avoid)
         while (target := find()) is None:
             if self._able(version, avoid):
+                self.when_full()
                 self._ask_again()
                 lane = (version.id, frozenset(avoid))
                 return await self.queue.wait(find, lane, standing, resort)
@@ -208,9 +210,7 @@ class Router:
         """
         worker = target.worker.name
         self.per_worker[worker] -= 1
-        self._calls[target] -= 1
-        if not self._calls[target]:
-            del self._calls[target]
+        self.spared(target)
         self._full.count(worker, self.per_worker[worker])
         if answered:
             self._breakers.answered(worker, time.monotonic())
@@ -219,6 +219,29 @@ class Router:
         if self.queue:
             self.queue.serve()
             self._ask_again()
+
+    def spare(self, version: Version, avoid: Container[str] = ()) -> Target | None:
+        """Give a worker for a call that nobody waits for, where one has nothing better to do.
+
+        None while calls wait, here or on the workers that could serve it, or these are full or
+        fail. Such a call is told in heartbeats, so that its version stays; it takes no place, and
+        says nothing of the worker. `spared` must follow.
+        """
+        if self.queue:
+            return None
+        shut = {seen.worker for seen in self._watch.observed.values() if seen.waiting}
+        shut |= self._full.names | self._breakers.shut
+        shut |= {name for name in self._watch.observed if name in avoid}
+        target = self._choose(version, "", self._watch.observed, shut)
+        if target is not None:
+            self._calls[target] += 1
+        return target
+
+    def spared(self, target: Target) -> None:
+        """End a call of `spare`."""
+        self._calls[target] -= 1
+        if not self._calls[target]:
+            del self._calls[target]
 
     def may_retry(self) -> bool:
         """Say whether a call that failed may be tried again, and count it if so."""
@@ -276,11 +299,17 @@ class Router:
         self, version: Version, session: str, avoid: Mapping[str, Observed | None]
     ) -> Target | None:
         observed = self._seen_without(avoid)
-        placements = self._placements(version)
         shut: Set[str] = self._full.names
         if self._breakers.any_open:
-            candidates = [seen.worker for seen in able_workers(version, placements, observed)]
+            able = able_workers(version, self._placements(version), observed)
+            candidates = [seen.worker for seen in able]
             shut = shut | self._breakers.out(candidates, time.monotonic())
+        return self._choose(version, session, observed, shut)
+
+    def _choose(
+        self, version: Version, session: str, observed: Mapping[str, Observed], shut: Set[str]
+    ) -> Target | None:
+        placements = self._placements(version)
         name = choose(
             version, placements, observed, self.per_worker, session, slack=_SLACK, shut=shut
         )

@@ -108,7 +108,9 @@ class SmallRoutes:
     async def metrics(self, request: Request) -> Response:
         """Prometheus metrics."""
         serving = self._serving
-        page = serving.metrics.page(serving.in_flight, serving.records(), serving.router)
+        page = serving.metrics.page(
+            serving.in_flight, serving.records(), serving.shadows, serving.router
+        )
         return Response(page, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

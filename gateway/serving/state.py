@@ -84,6 +84,11 @@ class Serving:
         return self._deps.router if self._deps is not None else None
 
     @property
+    def shadows(self) -> Mapping[str, int]:
+        """Count the copies of calls by their fate."""
+        return self._deps.shadows.fates if self._deps is not None else {}
+
+    @property
     def deps(self) -> Deps:
         """The pipeline's parts. Raises `StoreUnavailable` until they are there."""
         if self._deps is None:

@@ -13,6 +13,7 @@ from feedback.db import reading
 from gateway.registry.records import AliasMove
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Alias
+from gateway.rollout import shadow
 from gateway.rollout.measures import Since, series
 from gateway.rollout.risk import weighed
 from gateway.rollout.rule import Measure, standing
@@ -50,12 +51,15 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An alias with its record, newest first; a rollout's figures where one is under way."""
+    """An alias with its record, newest first; a rollout's figures where one is under way.
+
+    `about` says in words what they rest on.
+    """
 
     alias: Alias
     moves: Sequence[AliasMove]
     is_driven: bool = False
-    calls: tuple[int, int] = (0, 0)
+    about: str = ""
     lines: Sequence[Line] = ()
     plots: Sequence[Plot] = ()
 
@@ -73,11 +77,14 @@ def _look_at(registry: Registry, engine: Engine, settings: RolloutSettings, alia
     candidate, stable = alias.candidate, alias.stable
     if candidate is None or stable is None or not moves:
         return Shown(alias, moves)
+    alpha = float(moves[0].detail.get("alpha", settings.alpha))
+    if alias.shadow:
+        pairs = shadow.Since(alias, moves[0].at, candidate, stable)
+        return _shadow(engine, settings, pairs, moves, alpha)
     since = Since(alias, moves[0].since)
     with reading(engine) as connection:
         found = weighed(connection, since, candidate, stable, settings, moves[0].detail)
         answers = series(connection, since, candidate, stable)
-    alpha = float(moves[0].detail.get("alpha", settings.alpha))
     flags = next(one for one in found if one.name == "flags")
     both = [[a for a in answers if a.version_id == one.id] for one in (candidate, stable)]
     flagged = [[(a.at, float(a.flagged)) for a in of] for of in both]
@@ -86,10 +93,45 @@ def _look_at(registry: Registry, engine: Engine, settings: RolloutSettings, alia
         alias,
         moves,
         moves[0].is_driven,
-        (flags.candidate.calls, flags.stable.calls),
+        f"{flags.candidate.calls} answers of the candidate, {flags.stable.calls} of the stable"
+        " version since it began.",
         [_line(*one, alpha) for one in standing(found, alpha)],
         [
             _plot("flags, share of answers so far", "{:.1%}", flagged),
+            _plot("seconds an answer, mean so far", "{:.2f} s", seconds),
+        ],
+    )
+
+
+def _shadow(
+    engine: Engine,
+    settings: RolloutSettings,
+    since: shadow.Since,
+    moves: Sequence[AliasMove],
+    alpha: float,
+) -> Shown:
+    """Show what is known of a candidate that only gets copies."""
+    with reading(engine) as connection:
+        found = shadow.pairs(connection, since, settings)
+        latest = shadow.series(connection, since)
+    wanted = moves[0].detail.get("shadow", {}).get("answers", 0)
+    about = [f"{found.count} of {wanted} calls were put to both versions."]
+    if found.same is not None:
+        about.append(f"{found.same:.0%} of the answers have the same text.")
+    if found.surer is not None:
+        about.append(f"Mean logprob of a token, candidate less stable: {found.surer:+.3f}.")
+    seconds = [
+        [(pair.at, pair.seconds[of]) for pair in latest if not any(pair.failed)] for of in (0, 1)
+    ]
+    errors = [[(pair.at, float(pair.failed[of])) for pair in latest] for of in (0, 1)]
+    return Shown(
+        since.alias,
+        moves,
+        moves[0].is_driven,
+        " ".join(about),
+        [_line(*one, alpha) for one in standing(found.measures, alpha)],
+        [
+            _plot("errors, share of calls so far", "{:.1%}", errors),
             _plot("seconds an answer, mean so far", "{:.2f} s", seconds),
         ],
     )
@@ -141,6 +183,9 @@ def told(move: AliasMove) -> str:
     """Say in words what a line of the record did."""
     share: Any = move.detail.get("weight")
     match move.kind:
+        case "rollout" if move.is_shadow:
+            copied = 100 * float(move.detail["shadow"]["share"])
+            return f"version {move.to_version} gets copies of {copied:g}% of the calls, unshown"
         case "rollout":
             return f"version {move.to_version} gets {100 * float(share or 0):g}% of the callers"
         case "rollback":

@@ -267,6 +267,13 @@ def test_rollout_sends_its_steps(gateway: Gateway) -> None:
     assert "10% of the callers" in result.output
     assert gateway.asked[-1][1] == b'{"version":2,"steps":[0.1,1.0]}'
     assert run(cli, ["adapters", "rollout", "support", "2", "--steps", "some"]).exit_code == 2
+    begin = ["adapters", "rollout", "support", "2", "--steps", "0.1", "--shadow"]
+    result = run(cli, [*begin, "0.25", "--shadow-answers", "50"])
+    assert "copies of 25% of the calls" in result.output
+    asked = b'{"version":2,"steps":[0.1],"shadow":{"share":0.25,"answers":50}}'
+    assert gateway.asked[-1][1] == asked
+    for bad in ([*begin, "0"], [*begin, "1.5"], [*begin[:-1], "--shadow-answers", "9"]):
+        assert run(cli, bad).exit_code == 2
 
 
 def test_usage_is_a_table_or_csv(gateway: Gateway) -> None:

@@ -22,10 +22,10 @@ from feedback.scrub import Scrubber
 from feedback.sealing import Seal
 from feedback.shipper import Shipper
 from feedback.store import FeedbackStore
-from feedback.tables import CAPTURES, FEEDBACK, USAGE
-from feedback.types import Capture, Feedback, Use
+from feedback.tables import CAPTURES, FEEDBACK, SHADOW_PAIRS, USAGE
+from feedback.types import Answer, Capture, Feedback, ShadowPair, Use
 
-from .conftest import EmailFinder, a_capture, a_use, some_feedback
+from .conftest import NOW, EmailFinder, a_capture, a_use, some_feedback
 
 Rows = Callable[[Table], Sequence[RowMapping]]
 
@@ -275,3 +275,44 @@ def test_ids_follow_from_the_idempotency_key() -> None:
     assert len(same) == 1
     others = {feedback_id(b"k", "other", 1, "a"), feedback_id(b"k", "default", 2, "a")}
     assert len(same | others | {feedback_id(b"k", "default", 1, None)}) == 4
+
+
+async def test_pairs_of_a_shadow_come_with_the_captures_and_count_as_none(
+    place: Place, rows: Rows, store: FeedbackStore
+) -> None:
+    fine = Answer(failed=False, blocked=False, seconds=0.5, mean=-0.25)
+    broken = Answer(failed=True, blocked=False, seconds=2.0)
+    versions: dict[str, Any] = {"tenant": "default", "alias": "support", "stable_id": 3}
+    place.put(a_capture(1))
+    for number, candidate, same in ((1, fine, True), (2, broken, None)):
+        pair = ShadowPair(
+            **versions,
+            id=f"chatcmpl-{number:048x}",
+            candidate_id=4,
+            started=NOW,
+            stable=fine,
+            candidate=candidate,
+            same_text=same,
+            session="m.k@corp.test",
+        )
+        sealed = place.seal.seal(msgspec.json.encode(pair))
+        place.outbox.put(f"shadow-{pair.id}", sealed)
+    place.store.after = StoreAway()  # killed before it forgets them: shipped again
+    async with place.shipping():
+        await place.until(lambda: place.shipper.away is not None)
+        place.store.after = None
+        await place.until(lambda: place.outbox.waiting == 0)
+    first, second = sorted(rows(SHADOW_PAIRS), key=lambda row: row["id"])
+    assert (first["candidate_seconds"], first["stable_mean"], first["same_text"]) == (
+        0.5,
+        -0.25,
+        True,
+    )
+    assert (second["candidate_failed"], second["candidate_mean"]) == (True, None)
+    assert first["session"] == second["session"] != "m.k@corp.test"
+    assert len(rows(CAPTURES)) == 1
+    assert [line["requests"] for line in rows(USAGE)] == [1]
+    store.expire(NOW + 29 * 86_400)
+    assert len(rows(SHADOW_PAIRS)) == 2
+    store.expire(NOW + 31 * 86_400)
+    assert not rows(SHADOW_PAIRS)

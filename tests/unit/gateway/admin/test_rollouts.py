@@ -10,7 +10,8 @@ from fastapi import FastAPI
 
 from gateway.controller.canary import CanaryDriver
 from gateway.registry.service import Registry
-from gateway.settings import RolloutSettings
+from gateway.settings import RolloutSettings, ShadowSettings
+from tests.unit.gateway.rollout.pairs import put_pairs
 
 from .conftest import Clients
 from .loop import answered, flag, gate
@@ -131,3 +132,48 @@ async def test_steps_that_do_not_end_at_one_wait_for_a_person(
             answered(app, 1000 * (look + 1) + number, version_id=version.id)
     now = registry.alias("default", "support")
     assert (now.candidate is not None, now.weight) == (True, 0.5)
+
+
+async def test_a_rollout_may_begin_with_copies(
+    app: FastAPI, admin: httpx.AsyncClient, registry: Registry, tmp_path: Path
+) -> None:
+    await admin.post("/adapters/support/promote", json={"version": 0})
+    await add(admin, registry, tmp_path, 1)
+    body: dict[str, object] = {"version": 1, "steps": [0.1, 1]}
+    for bad in ({"share": 0}, {"share": 1.5}, {"share": "some"}, {"answers": 0}, {"shares": 1}):
+        answer = await admin.post("/adapters/support/rollout", json={**body, "shadow": bad})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"].endswith(next(iter(bad))), bad
+    alone = {**body, "steps": [1], "shadow": {}}
+    answer = await admin.post("/adapters/support/rollout", json=alone)
+    assert (answer.status_code, "begin below 1" in answer.json()["error"]["message"]) == (400, True)
+    told = (await admin.post("/adapters/support/rollout", json={**body, "shadow": {}})).json()
+    assert (told["candidate"], told["weight"], told["shadow"]) == (1, 0, ROLLOUT.shadow.share)
+    more = {**body, "shadow": {"share": 0.5, "answers": 9}}
+    assert (await admin.post("/adapters/support/rollout", json=more)).json()["shadow"] == 0.5
+    move = (await admin.get("/adapters/support")).json()["events"][-1]
+    assert move["detail"]["shadow"] == {"share": 0.5, "answers": 9}
+    assert (move["detail"]["weight"], move["detail"]["alpha"]) == (0, ROLLOUT.alpha / 2)
+    ended = (await admin.post("/adapters/support/promote", json={"version": 1})).json()
+    assert (ended["stable"], ended["shadow"]) == (1, 0)
+
+
+async def test_publishing_begins_with_copies_where_that_is_configured(
+    app: FastAPI, admin: httpx.AsyncClient, registry: Registry, clients: Clients, tmp_path: Path
+) -> None:
+    serving = app.state.serving
+    rollout = RolloutSettings(shadow=ShadowSettings(share=0.4, answers=5, publish=True))
+    serving.settings = serving.settings.model_copy(update={"rollout": rollout})
+    await admin.post("/adapters/support/promote", json={"version": 0})
+    await add(admin, registry, tmp_path, 1)
+    trainer = await clients("trainer")
+    await trainer.post("/gates", json=gate("PASS"))
+    publish = {"version": 1, "job_id": "job-1"}
+    told = (await trainer.post("/adapters/support/publish", json=publish)).json()
+    assert (told["candidate"], told["weight"], told["shadow"]) == (1, 0, 0.4)
+    version, base = registry.version("default", "support", 1), registry.version("t", "base", 0)
+    put_pairs(serving.database, version.id, base.id, 5)
+    CanaryDriver(registry, serving.database, rollout).step()
+    assert registry.alias("default", "support").weight == rollout.steps[0]
+    move = (await admin.get("/adapters/support")).json()["events"][-1]
+    assert (move["detail"]["job_id"], move["detail"]["driven"]) == ("job-1", True)

@@ -17,11 +17,15 @@ from gateway.errors import GatewayError
 from gateway.registry.records import AliasMove
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Alias, Version, VersionState
+from gateway.rollout.shadow import shadowed
+from gateway.settings import RolloutSettings
 from tests.unit.gateway.registry.adapter_files import BASE, write_adapter
+from tests.unit.gateway.rollout.pairs import put_pairs
 
 T = "default"
 NOW = 1_800_000_000.0
 DRIVEN = {"driven": True, "answers": 3, "job_id": "job-1", "gate_id": 7}
+SETTINGS = RolloutSettings()
 BLOCK = {"stage": "output", "action": "block"}
 
 
@@ -207,3 +211,106 @@ def test_one_alias_in_trouble_holds_up_no_other(
         driver.step()
     assert leads(registry.alias(T, "a")) == (0, 1)
     assert leads(registry.alias(T, "b")) == (1, None)
+
+
+def shadow(registry: Registry, **detail: object) -> None:
+    plan = shadowed({**SETTINGS.plan(), **detail}, SETTINGS, {"share": 0.3, "answers": 40})
+    registry.set_rollout(T, "support", 1, 0.0, "ann", plan, shadow=0.3)
+
+
+def test_a_shadow_goes_on_from_the_record_and_counts_only_its_own_pairs(
+    registry: Registry, driver: CanaryDriver, candidate: Callable[..., Version], engine: Engine
+) -> None:
+    version = candidate()
+    base = registry.alias(T, "support").stable
+    assert base is not None
+    put_pairs(engine, version.id, base.id, 60, started=NOW - 1)  # of an earlier one
+    shadow(registry, gate_id=7, job_id="job-1")
+    alias = registry.alias(T, "support")
+    assert (leads(alias), alias.weight, alias.shadow) == ((0, 1), 0.0, 0.3)
+    put_pairs(engine, version.id, 99, 60)  # beside another stable version
+    put_pairs(engine, version.id, base.id, 60, alias="other")
+    put_pairs(engine, version.id, base.id, 39)
+    driver.step()
+    assert registry.alias(T, "support").shadow == 0.3
+    put_pairs(engine, version.id, base.id)
+    CanaryDriver(registry, engine).step()  # the leader that follows knows as much
+    alias, move = registry.alias(T, "support"), newest(registry)
+    assert (leads(alias), alias.weight, alias.shadow) == ((0, 1), 0.1, 0.0)
+    assert (move.kind, move.actor, move.is_shadow, move.is_driven) == (
+        "rollout",
+        ACTOR,
+        False,
+        True,
+    )
+    told = move.detail
+    assert (told["pairs"], told["gate_id"], told["job_id"], told["step"]) == (40, 7, "job-1", 0)
+    assert (told["logprob_difference"], told["same_text"]) == (0.25, 0.5)
+    assert told["measures"]["errors"]["calls"] == [40, 40]
+    assert move.since == move.at  # its canary begins only now
+    driver.step()
+    assert newest(registry) == move
+
+
+@pytest.mark.parametrize(
+    ("measure", "changes"),
+    [
+        ("errors", {"candidate_failed": True}),
+        ("blocks", {"candidate_blocked": True}),
+        ("seconds", {"candidate_seconds": 2.0}),
+    ],
+)
+def test_a_shadow_that_is_worse_is_rolled_back(
+    registry: Registry,
+    driver: CanaryDriver,
+    candidate: Callable[..., Version],
+    engine: Engine,
+    measure: str,
+    changes: dict[str, object],
+) -> None:
+    version = candidate()
+    base = registry.alias(T, "support").stable
+    assert base is not None
+    shadow(registry)
+    put_pairs(engine, version.id, base.id, 15)
+    driver.step()
+    assert newest(registry).is_shadow
+    put_pairs(engine, version.id, base.id, 20, **changes)
+    driver.step()
+    move = newest(registry)
+    assert (move.kind, move.from_version, move.to_version) == ("rollback", 1, 0)
+    assert move.detail["reason"].startswith(f"{measure} are worse: ")
+    assert move.detail["measures"][measure]["low"] > 0
+    assert registry.alias(T, "support").shadow == 0
+
+
+def test_what_both_versions_fail_is_nobodys_fault(
+    registry: Registry, driver: CanaryDriver, candidate: Callable[..., Version], engine: Engine
+) -> None:
+    version = candidate()
+    base = registry.alias(T, "support").stable
+    assert base is not None
+    shadow(registry, evidence="answers")
+    put_pairs(engine, version.id, base.id, 40, candidate_failed=True, stable_failed=True)
+    driver.step()
+    assert newest(registry).detail["reason"] == "40 answers without a hard fault"
+    assert registry.alias(T, "support").weight == 0.1
+
+
+def test_after_a_shadow_with_one_step_a_person_goes_on(
+    registry: Registry, driver: CanaryDriver, candidate: Callable[..., Version], engine: Engine
+) -> None:
+    version = candidate()
+    base = registry.alias(T, "support").stable
+    assert base is not None
+    plan = shadowed({"steps": [0.2]}, SETTINGS, {"share": 1, "answers": 5})
+    registry.set_rollout(T, "support", 1, 0.0, "ann", plan, shadow=1)
+    put_pairs(engine, version.id, base.id, 5)
+    driver.step()
+    assert (registry.alias(T, "support").weight, newest(registry).is_driven) == (0.2, False)
+    shadow(registry)
+    registry.rollback(T, "support", "ann")
+    assert (leads(registry.alias(T, "support")), registry.alias(T, "support").shadow) == (
+        (0, None),
+        0,
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import ModelNotFound, NoWorker
 from gateway.registry.snapshot import Alias, Key, Snapshot, Version, VersionState
-from gateway.serving.resolve import alias_of, resolve
+from gateway.serving.resolve import alias_of, resolve, shadow_of
 
 KEY = Key(1, "acme", "acme", "app", None, None)
 
@@ -111,3 +111,22 @@ def test_the_base_answers_for_an_alias() -> None:
 def replace_weight(held: Snapshot, weight: float) -> Snapshot:
     ((place, alias),) = held.aliases.items()
     return replace(held, aliases={place: replace(alias, weight=weight)})
+
+
+def test_a_share_of_the_aliases_own_calls_is_copied() -> None:
+    stable, candidate = version(1), version(2, VersionState.CANDIDATE)
+    evaluates = replace(KEY, purpose="evaluation")
+
+    def copied(name: str, answers: Version, key: Key = KEY, share: float = 1.0) -> Version | None:
+        held = snapshot(stable, candidate, stable=stable, candidate=candidate, shadow=share)
+        return shadow_of(name, alias_of(name, key, held), answers, key)
+
+    assert copied("support", stable) is candidate
+    assert copied("support@1", stable) is None
+    assert copied("support", candidate) is None
+    assert copied("support", stable, evaluates) is None
+    often = sum(copied("support", stable, share=0.25) is not None for _ in range(4000))
+    assert 800 < often < 1200
+    for session in ("a", "b", "c"):  # and no caller gets the candidate
+        held = snapshot(stable, candidate, stable=stable, candidate=candidate, shadow=1.0)
+        assert call("support", held, session) is stable

@@ -154,3 +154,37 @@ async def test_the_only_worker_is_asked_even_if_it_fails(group: asyncio.TaskGrou
     for _ in range(50):
         fleet.router.end(await fleet.call(), answered=False)
     assert fleet.router.circuits() == {"w0": State.OPEN}
+
+
+async def test_a_call_that_nobody_waits_for_takes_no_place(group: asyncio.TaskGroup) -> None:
+    fleet = Fleet(group, 2, per_worker=1)
+    await fleet.probe()
+    router = fleet.router
+    spare = [router.spare(BASE), router.spare(BASE, {"w0"}), router.spare(BASE, {"w0", "w1"})]
+    assert spare[0] is not None
+    assert spare[1] is not None
+    assert (spare[1].worker.name, spare[2]) == ("w1", None)
+    assert len(router.busy()) == len({target for target in spare[:2] if target})
+    targets = [await fleet.call(), await fleet.call()]  # all places are free still
+    assert router.spare(BASE) is None
+    told: list[None] = []
+    router.when_full = lambda: told.append(None)
+    waits = fleet.wait()
+    await settled()
+    assert told == [None]
+    router.end(targets[0], answered=True)
+    router.end(await waits, answered=True)
+    router.end(targets[1], answered=True)
+    for target in spare[:2]:
+        assert target is not None
+        router.spared(target)
+    assert router.busy() == []
+    assert not router.retries.made
+    fleet.workers["w0"].waiting = 1  # not full, but it has something to do
+    await fleet.probe()
+    found = router.spare(BASE)
+    assert found is not None
+    assert found.worker.name == "w1"
+    for _ in range(IN_A_ROW):
+        router._breakers.failed("w1", 0.0)
+    assert router.spare(BASE) is None

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.registry.snapshot import Version, VersionState
+from gateway.rollout.shadow import shadowed
+from gateway.settings import RolloutSettings
 from tests.unit.gateway.registry.adapter_files import write_adapter
+from tests.unit.gateway.rollout.pairs import put_pairs
 
 from .conftest import House, Visitor
 
@@ -66,3 +69,27 @@ async def test_keys_see_their_own_aliases(
         await visitor.sign_in(house.key(**options))
         assert "support@1" not in await visitor.get("/ui/rollouts")
     assert (await visit().http.get("/ui/rollouts")).headers["location"].startswith("/ui/sign-in")
+
+
+async def test_a_shadow_shows_its_pairs(house: House, ann: Visitor, tmp_path: Path) -> None:
+    base, version = roll_out(house, tmp_path)
+    plan = shadowed(RolloutSettings().plan(), RolloutSettings(), {"share": 0.25, "answers": 90})
+    house.registry.set_rollout("default", "support", 1, 0.0, "ann", plan, shadow=0.25)
+    house.refresh()
+    page = await ann.get("/ui/rollouts")
+    assert "0 of 90 calls were put to both versions." in page
+    assert page.count("too few users yet") == 3
+    put_pairs(house.engine, version.id, base.id, 40)
+    put_pairs(house.engine, version.id, base.id, 40, candidate_failed=True, same_text=None)
+    page = await ann.get("/ui/rollouts")
+    assert "support@1 gets copies of 25% of the calls; all answers are base@0&#39;s" in page or (
+        "support@1 gets copies of 25% of the calls; all answers are base@0's" in page
+    )
+    assert "80 of 90 calls were put to both versions." in page
+    assert "50% of the answers have the same text." in page
+    assert "candidate less stable: +0.250" in page
+    errors = page[page.index("<th>errors</th>") :].split("</tr>")[0]
+    assert "<td>50.00%</td><td>0.00%</td><td>+50.00%</td>" in errors
+    assert '<td class="state worse">worse</td>' in errors
+    assert page.count("<polyline") == 4
+    assert "version 1 gets copies of 25% of the calls, unshown" in page
