@@ -19,7 +19,7 @@ from gateway.errors import StoreUnavailable
 from gateway.registry.snapshot import WorkerSpec
 from gateway.settings import PlacementSettings
 from gateway.workers.admin import WorkerAdmin
-from gateway.workers.discovery import LOOK_S, Discovery, WorkerStore
+from gateway.workers.discovery import Discovery, WorkerStore
 from gateway.workers.loader import Evidence, Loader
 from gateway.workers.probe import WorkerWatch
 
@@ -154,7 +154,7 @@ class Controller:
                     discovery.stand_by()
             except Exception as error:  # the store is away, which the control loop tells of
                 logger.debug("discovery fails, and is tried again: %s", error)
-            await asyncio.sleep(LOOK_S if self._leadership.held else self._step_s)
+            await asyncio.sleep(discovery.look_s if self._leadership.held else self._step_s)
 
     async def _configure(self) -> None:
         """Make the configured workers known, once the store can be reached."""

@@ -1,7 +1,8 @@
-"""Finds workers whose number changes: by DNS, or by the endpoints of a Kubernetes service.
+"""Finds workers whose number changes: by DNS, by a Kubernetes service's endpoints, or in a file.
 
-An entry of the configuration whose URL begins with `dns+` or `k8s+` stands for as many workers as
-are found; each is called `entry@address`, so that its name lasts as long as its address.
+An entry of the configuration whose URL begins with `dns+`, `k8s+` or `file+` stands for as many
+workers as are found; each is called `entry@address`, so that its name lasts as long as its address.
+Those of a file are told apart by their ports too.
 """
 
 from __future__ import annotations
@@ -21,19 +22,18 @@ import msgspec
 
 from gateway.registry.snapshot import Snapshot, WorkerOptions, WorkerSpec
 from gateway.settings import WorkerSettings
+from gateway.workers.errors import LookupFailed
 from gateway.workers.exchange import reason
+from gateway.workers.file_source import FileList
 
 logger = logging.getLogger(__name__)
 
 LOOK_S = 5.0
+FILE_LOOK_S = 1.0
 GRACE_S = 60.0
 """Seconds after which a worker that nothing lists any more is removed: lists blink."""
 _API = "https://kubernetes.default.svc"
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-
-
-class LookupFailed(Exception):
-    """Nothing is known of the workers for now; the message says why."""
 
 
 class Source(Protocol):
@@ -149,6 +149,8 @@ def source_of(entry: WorkerSettings, session: aiohttp.ClientSession) -> Source |
     parts = urlsplit(entry.url)
     how, _, scheme = parts.scheme.rpartition("+")
     host = parts.hostname or ""
+    if path := entry.file:
+        return FileList(path)
     match how:
         case "dns":
             return Dns(host, parts.port or (443 if scheme == "https" else 80))
@@ -171,6 +173,10 @@ def found_spec(entry: WorkerSettings, address: str, port: int) -> WorkerSpec:
     scheme = parts.scheme.rpartition("+")[2]
     host = f"[{address}]" if ":" in address else address
     told = spec_of(entry)
+    if entry.file:
+        return WorkerSpec(
+            f"{entry.name}@{host}:{port}", f"http://{host}:{port}", told.kind, told.options
+        )
     name, url = f"{entry.name}@{address}", f"{scheme}://{host}:{port}{parts.path}"
     return WorkerSpec(name, url, told.kind, told.options)
 
@@ -202,6 +208,7 @@ class Discovery:
     ) -> None:
         self._store = store
         self._entries = tuple(entries)
+        self.look_s = FILE_LOOK_S if any(e.file for e, _ in self._entries) else LOOK_S
         self._clock = clock
         self._missing: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
@@ -209,7 +216,7 @@ class Discovery:
     async def step(self) -> None:
         """Look once: add what is new, remove what has been missing for long."""
         found: dict[str, WorkerSpec] = {}
-        silent = set()
+        silent, steady = set(), set()
         for entry, source in self._entries:
             try:
                 addresses = await source.find()
@@ -218,6 +225,8 @@ class Discovery:
                 self._note(entry.name, str(error))
                 continue
             self._note(entry.name, "")
+            if entry.file:
+                steady.add(entry.name)
             specs = (found_spec(entry, address, port) for address, port in sorted(addresses))
             found |= {spec.name: spec for spec in specs}
         known = (await asyncio.to_thread(self._store.snapshot)).workers
@@ -225,25 +234,33 @@ class Discovery:
             if known.get(name) != spec:
                 await asyncio.to_thread(self._store.upsert_worker, spec)
                 logger.info("worker %s is at %s", name, spec.url)
-        for name in self._overdue(known, found, silent):
+        for name in self._overdue(known, found, silent, steady):
             await asyncio.to_thread(self._store.remove_worker, name)
-            logger.info("worker %s is gone: nothing has listed it for %g s", name, GRACE_S)
+            logger.info("worker %s is gone: it is no longer listed", name)
 
     def stand_by(self) -> None:
         """Forget how long workers have been missing: another controller leads."""
         self._missing.clear()
 
     def _overdue(
-        self, known: Mapping[str, WorkerSpec], found: Mapping[str, WorkerSpec], silent: set[str]
+        self,
+        known: Mapping[str, WorkerSpec],
+        found: Mapping[str, WorkerSpec],
+        silent: set[str],
+        steady: set[str],
     ) -> list[str]:
-        """Name those found once that no answer lists for so long; who is silent removes nobody."""
+        """Name those found once that no answer lists for so long; who is silent removes nobody.
+
+        Entries whose lists are `steady` need no grace time.
+        """
         now = self._clock()
         gone = [name for name in known if "@" in name and name not in found]
         self._missing = {name: self._missing.get(name, now) for name in gone}
         return [
             name
             for name, since in self._missing.items()
-            if now - since >= GRACE_S and name.partition("@")[0] not in silent
+            if (entry := name.partition("@")[0]) not in silent
+            and (now - since >= GRACE_S or entry in steady)
         ]
 
     def _note(self, entry: str, trouble: str) -> None:

@@ -82,3 +82,7 @@ class UnsupportedKind(InvalidRequest):
 
     code = "unsupported_worker_kind"
     param = "kind"
+
+
+class LookupFailed(Exception):
+    """Nothing is known of the workers of an entry for now; the message says why."""
