@@ -18,6 +18,8 @@ from gateway.workers.exchange import Exchange, Fixed, reason
 
 FORCED = 10_000.0
 """A bias that no logit outweighs."""
+CACHE_OFF = "cache-ram-0"
+"""An alias by which a server says that it was started with `--cache-ram 0`."""
 _BOOT = "Process-Start-Time-Unix"
 _METRIC = re.compile(rb"^llamacpp:requests_(processing|deferred) ([0-9]+)", re.MULTILINE)
 
@@ -40,16 +42,21 @@ _adapters = msgspec.json.Decoder(list[_Adapter])
 _completion = msgspec.json.Decoder(_Completion)
 
 
-def named(adapters: Sequence[_Adapter], base: str, names: Mapping[str, str]) -> list[ServedModel]:
+def named(
+    adapters: Sequence[_Adapter], base: str, names: Mapping[str, str], *, may_cache: bool = False
+) -> list[ServedModel]:
     """Give the base and its adapters; `names` are stems by the names that versions go by.
 
     Every scale is told in every request, since an adapter that is given at start applies to all
-    requests that do not speak of it.
+    requests that do not speak of it. Prompts are read anew each time, unless the worker `may_cache`
+    them: llama-server's cache in RAM goes by tokens alone, and gives one adapter what it has kept
+    of another.
     """
+    cache: dict[str, object] = {} if may_cache else {"cache_prompt": False}
 
     def ask(chosen: int | None) -> Ask:
         scales = [{"id": a.id, "scale": 1.0 if a.id == chosen else 0.0} for a in adapters]
-        return Ask(base, msgspec.json.encode({"lora": scales})) if scales else Ask(base)
+        return Ask(base, msgspec.json.encode({"lora": scales, **cache})) if scales else Ask(base)
 
     ours = {stem: name for name, stem in names.items()}
     served = [ServedModel(base, base, None, ask(None))]
@@ -60,7 +67,7 @@ def named(adapters: Sequence[_Adapter], base: str, names: Mapping[str, str]) -> 
 
 
 class LlamaCppAdmin(Fixed):
-    """`llama-server`, started with `--lora` for each adapter and with `--metrics`."""
+    """`llama-server`, started with its adapters in `--lora` and with `--metrics`."""
 
     capabilities = Capabilities(runtime_load=False, forced_tokens=True)
 
@@ -84,7 +91,8 @@ class LlamaCppAdmin(Fixed):
             adapters = _adapters.decode(body)
         except msgspec.DecodeError as error:
             raise WorkerUnreachable(f"the list of adapters cannot be read: {error}") from error
-        return tuple(named(adapters, cards[0].id, dict(self.spec.options.models)))
+        base, declared = cards[0], dict(self.spec.options.models)
+        return tuple(named(adapters, base.id, declared, may_cache=CACHE_OFF in base.aliases))
 
     async def metrics(self) -> WorkerMetrics:
         """The figures of `/metrics`, whose header tells one boot from another."""
@@ -125,7 +133,6 @@ class LlamaCppAdmin(Fixed):
                 "logit_bias": [[token, FORCED]],
                 "n_probs": 1,
                 "post_sampling_probs": False,
-                "cache_prompt": False,
             },
             work=True,
         )
