@@ -1,4 +1,4 @@
-"""Runs the real thing once for all acceptance tests: `adapterloop up` with vLLM."""
+"""Runs the real thing: `adapterloop up`, once for all tests with vLLM."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +74,19 @@ def knows(live: Live) -> bool:
     return {*live.aliases, "base"} <= names
 
 
-@pytest.fixture(scope="session")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+@contextmanager
+def running(home: Path, *arguments: str, **variables: str) -> Iterator[Live]:
     """`adapterloop up` in a fresh home; ended at the end, with nothing left running."""
-    home = tmp_path_factory.mktemp("live") / "home"
     port = free_port()
     environment: dict[str, Any] = {
         name: value for name, value in os.environ.items() if not name.startswith("ADAPTERLOOP_")
     }
+    environment |= variables
     environment |= {"ADAPTERLOOP_HOME": str(home), "ADAPTERLOOP_PORT": str(port)}
     log = home.parent / "up.log"
     with log.open("wb") as out:
         up = subprocess.Popen(
-            [*adapterloop(), "up"],
+            [*adapterloop(), "up", *arguments],
             cwd=REPOSITORY,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -117,3 +118,10 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         for process in left:
             process.kill()
     assert left == []
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """The whole loop with vLLM."""
+    with running(tmp_path_factory.mktemp("live") / "home") as live:
+        yield live
