@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
 from typing import Protocol
 
 from gateway.registry.snapshot import Version
@@ -26,7 +25,7 @@ DRAIN_S = 600.0
 """For the calls on an old server to end."""
 TRIES = 3
 HOLD_S = 300.0
-"""How long adapters with which it does not start are left out."""
+"""How long adapters are left out that cannot be converted, or with which it does not start."""
 MOST_LEAVING = 2
 
 
@@ -168,7 +167,7 @@ class Keeper:
                 continue
             if reason := self._around.prepare(version):
                 logger.error("%s is left out: %s", name, reason)
-                self._held[name] = inf
+                self._held[name] = now + HOLD_S
             else:
                 names.append(name)
         return names

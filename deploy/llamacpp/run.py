@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import tempfile
 import threading
@@ -30,7 +31,7 @@ from gateway.workers.file_source import read_list, write_list
 
 logger = logging.getLogger(__name__)
 
-STEP_S = 0.5
+STEP_S = 1.0
 
 
 def run(config: Config) -> None:
@@ -41,6 +42,8 @@ def run(config: Config) -> None:
     home = Home(config.home)
     home.create()
     home.gguf.mkdir(mode=0o700, exist_ok=True)
+    for left in home.gguf.glob(".*"):  # by one that was killed while it converted
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     registry = Registry.from_settings(gateway_settings(config))
     with Claims() as claims:
         kept = Keeper(_Here(config, registry, claims), config.max_cpu_loras)

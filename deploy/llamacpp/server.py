@@ -58,7 +58,7 @@ def command(config: Config, gguf: Path, port: int, adapters: Sequence[str]) -> l
         *("--cache-ram", "0"),
         # What a call leaves out is as OpenAI's API has it.
         *("--temp", "1", "--top-p", "1", "--top-k", "0", "--min-p", "0"),
-        *("--metrics", "--no-slots", "--no-webui", "--log-verbosity", "2"),
+        *("--metrics", "--no-slots", "--no-webui", "--log-verbosity", "1"),
         *("--cors-origins", "localhost", "--no-cors-credentials"),
         *(["--lora", ",".join(f"{name}.gguf" for name in adapters)] if adapters else []),
         *own.extra_arguments,
