@@ -63,6 +63,7 @@ class _Here:
         self._home = Home(config.home)
         self._gguf = base_gguf(config)
         self._base: Base | None = None
+        self._model = model_name(gateway_settings(config).base_model)
         self._registry = registry
         self._snapshot: Snapshot | None = None
         self._claims = claims
@@ -89,9 +90,8 @@ class _Here:
             return None
         now, room = self._snapshot, self._config.max_cpu_loras
         ranked = by_need(now, demand, room, self._config.placement.warm)
-        base = model_name(gateway_settings(self._config).base_model)
         return Facts(
-            wanted=[v for v in ranked if model_name(v.base_model) == base],
+            wanted=[v for v in ranked if model_name(v.base_model) == self._model],
             healthy=health,
             proven=proven(now),
             called={*now.workers, *(call.rpartition(" ")[2] for b in beats for call in b.busy)},

@@ -5,6 +5,7 @@ The stem of a LoRA file is its name: `support@7-1a2b3c4d.gguf` holds version 7 o
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -109,16 +110,22 @@ class LlamaCppAdmin(Fixed):
     ) -> list[float]:
         """Have the worker say each token of the answer, and read how likely it was.
 
-        One call a token, one at a time: calls with other scales wait for the batch to end.
+        One call a token, all of them at once: a worker that is busy lets them wait in a row, and
+        one after another they would wait as often as there are tokens.
         """
         ask = next((served.ask for served in await self.models() if served.name == model), None)
         if ask is None:
             raise MeasureFailed(f"The worker lists no {model}.")
-        ids = list(token_ids)
-        return [
-            await self._forced(ask, ids[:place], ids[place])
-            for place in range(answer_start, len(ids))
-        ]
+        ids, failed = list(token_ids), None
+        calls = [self._forced(ask, ids[:at], ids[at]) for at in range(answer_start, len(ids))]
+        try:
+            async with asyncio.TaskGroup() as group:
+                scored = [group.create_task(call) for call in calls]
+        except* (WorkerUnreachable, MeasureFailed) as errors:
+            failed = errors.exceptions[0]
+        if failed is not None:
+            raise failed
+        return [task.result() for task in scored]
 
     async def _forced(self, ask: Ask, prefix: list[int], token: int) -> float:
         """Log-probability of one token after a prefix, from the logits before any bias."""
