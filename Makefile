@@ -4,13 +4,14 @@ UV ?= uv
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/pip --disable-pip-version-check
+KIND := $(if $(WORKER),--worker $(WORKER))
 PIP_INSTALL := $(PIP) install -qq --no-deps
 
 .DEFAULT_GOAL := help
 .PHONY: help up setup check format test test-fast demo bench figures lock clean
 
 help:
-	@echo "make up       the whole loop on this machine: gateway, guards, worker, model"
+	@echo "make up       the whole loop on this machine: gateway, guards, worker, model; WORKER=llamacpp: a faster one"
 	@echo "make test     unit, integration and acceptance tests (the last with a real vLLM)"
 	@echo "make check    format, lint, types, import rules"
 	@echo "make setup    environments and model only;  make clean  removes them"
@@ -26,10 +27,10 @@ $(STAMP): pyproject.toml $(wildcard deploy/locks/*.txt)
 
 # `up` does the set-up itself where something is missing.
 up: $(STAMP)
-	@exec $(BIN)/adapterloop up
+	@exec $(BIN)/adapterloop up $(KIND)
 
 setup: $(STAMP)
-	@$(BIN)/adapterloop setup
+	@$(BIN)/adapterloop setup $(KIND)
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && echo "[check] format and lint: ok"
@@ -47,7 +48,7 @@ test-fast: $(STAMP)
 	@$(BIN)/pytest tests/unit
 
 demo: setup
-	@exec $(BIN)/adapterloop demo $(if $(QUICK),--quick) $(if $(CONTROL),--control)
+	@exec $(BIN)/adapterloop demo $(KIND) $(if $(QUICK),--quick) $(if $(CONTROL),--control)
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench.serving_cpu
@@ -58,13 +59,14 @@ figures: $(STAMP)
 UV_COMPILE := $(UV) pip compile -q --no-annotate --no-emit-index-url --generate-hashes \
 	--python-version 3.11 --python-platform linux --custom-compile-command 'make lock'
 
-# torch's CPU build is pinned by hand in deploy/locks/torch-cpu.txt.
+# torch's CPU build and llama.cpp are pinned by hand in deploy/locks/torch-cpu.txt and llamacpp.txt.
 lock:
 	@$(UV_COMPILE) pyproject.toml deploy/locks/torch.in --extra guard --extra trainer --extra postgres --extra redis --extra s3 \
 		--group pyproject.toml:dev --overrides deploy/locks/app-overrides.in -o deploy/locks/app.txt
 	@$(UV_COMPILE) deploy/locks/worker-cpu.in deploy/locks/torch.in \
 		--overrides deploy/locks/worker-overrides.in -o deploy/locks/worker-cpu.txt
+	@$(UV_COMPILE) deploy/locks/llamacpp-tools.in -o deploy/locks/llamacpp-tools.txt
 
 clean:
-	@rm -rf .venv .venv-worker build *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	@rm -rf .venv .venv-worker .venv-llamacpp build *.egg-info .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .import_linter_cache

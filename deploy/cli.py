@@ -20,7 +20,7 @@ _COMMANDS = {
     "gateway": ("deploy.commands.gateway", "Run one gateway in the foreground."),
     "controller": ("deploy.commands.controller", "Run one controller in the foreground."),
     "guard": ("deploy.commands.guard", "Run one guard process in the foreground."),
-    "worker": ("deploy.commands.worker", "Run the local vLLM worker in the foreground."),
+    "worker": ("deploy.commands.worker", "Run the local worker in the foreground."),
     "migrate": ("deploy.commands.migrate", "Bring the database to this version's tables."),
 }
 

@@ -10,6 +10,7 @@ from deploy.setup import default_model
 from gateway.settings import GatewaySettings, WorkerSettings
 from trainer.settings import Surroundings
 
+LOCAL = "local"
 EXAMPLES = Path(__file__).parent / "examples" / "acme" / "adapters"
 
 
@@ -25,8 +26,11 @@ def workers(config: Config) -> tuple[WorkerSettings, ...]:
     """Return the workers to route to: those configured, else the local one."""
     if config.workers:
         return config.workers
+    if config.local_worker.kind == "llamacpp":
+        listed = Home(config.home).llamacpp_workers
+        return (WorkerSettings(name=LOCAL, url=f"file+{listed}", kind="llamacpp"),)
     url = f"http://127.0.0.1:{local_worker_port(config)}"
-    return (WorkerSettings(name="local", url=url),)
+    return (WorkerSettings(name=LOCAL, url=url),)
 
 
 def model_path(config: Config) -> Path | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -47,9 +47,11 @@ class ConfigError(Exception):
 
 
 class LocalWorker(BaseModel):
-    """The vLLM process that `adapterloop up` starts where no worker is named."""
+    """The worker that `adapterloop up` starts where none is named."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["vllm", "llamacpp"] = "vllm"
 
     port: int = Field(8001, ge=1, le=65535, description="a free one is taken where this is in use")
     python: Path | None = Field(
@@ -64,6 +66,16 @@ class LocalWorker(BaseModel):
         None, description="vLLM's parser of tool calls; default: by the model's chat template"
     )
     reasoning_parser: str | None = Field(None, description="vLLM's parser of thoughts; likewise")
+    llama_server: Path | None = Field(
+        None, description="llama.cpp's program; default: the set-up's, which is built here"
+    )
+    gguf: Path | None = Field(None, description="the base model for it, where `model` is given")
+    slots: int = Field(
+        1,
+        gt=0,
+        description="calls that llama-server runs at a time; with more, one adapter's can shut"
+        " out another's",
+    )
     extra_arguments: tuple[str, ...] = ()
 
 

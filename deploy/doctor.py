@@ -64,7 +64,8 @@ def _machine(config: Config) -> Iterator[Finding]:
         "memory",
         f"{memory:.0f} GiB free, the default worker takes about {MEMORY_GIB} GiB",
     )
-    if not config.workers and platform.machine() == "x86_64":
+    local = None if config.workers else config.local_worker.kind
+    if local == "vllm" and platform.machine() == "x86_64":
         yield _vector_units()
 
 
@@ -72,7 +73,11 @@ def _vector_units() -> Finding:
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else "avx2"
     if "avx2" in flags:
         return Finding(Grade.OK, "processor", f"{os.cpu_count()} cores with AVX2")
-    return Finding(Grade.FAIL, "processor", "no AVX2: vLLM's CPU build does not run here")
+    return Finding(
+        Grade.FAIL,
+        "processor",
+        "no AVX2: vLLM's CPU build does not run here; try --worker llamacpp",
+    )
 
 
 def _parts(config: Config) -> Iterator[Finding]:
@@ -110,7 +115,8 @@ def _storage(config: Config) -> Iterator[Finding]:
     yield Finding(Grade.OK, "storage", place)
     python = worker_python(config)
     packages = python.parent.parent.glob("lib/python*/site-packages/obstore")
-    if place.startswith("s3://") and not config.workers and not any(packages):
+    local = None if config.workers else config.local_worker.kind
+    if place.startswith("s3://") and local == "vllm" and not any(packages):
         text = f"the worker cannot fetch from it: {python} -m pip install obstore"
         yield Finding(Grade.FAIL, "storage", text)
 

@@ -68,6 +68,16 @@ class Home:
         return self.root / "worker-port"
 
     @property
+    def gguf(self) -> Path:
+        """Adapters as llama-server reads them."""
+        return self.root / "gguf"
+
+    @property
+    def llamacpp_workers(self) -> Path:
+        """Lists the llama-servers that get calls."""
+        return self.root / "llamacpp-workers.json"
+
+    @property
     def examples(self) -> Path:
         """Present once the example adapters have been registered."""
         return self.root / ".examples"

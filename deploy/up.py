@@ -15,12 +15,14 @@ from pathlib import Path
 from types import FrameType
 
 from deploy import shipped
-from deploy.compose import database_url, gateway_settings, model_path
+from deploy.compose import LOCAL, database_url, gateway_settings, model_path, workers
 from deploy.config import Config
 from deploy.health import get, readiness
 from deploy.home import Home
 from deploy.keyring import ensure_keys
+from deploy.llamacpp.server import NoServer, base_gguf
 from deploy.migrations import upgrade
+from deploy.model import DefaultModelUnavailable
 from deploy.ports import Claims
 from deploy.processes import find
 from deploy.progress import Progress
@@ -54,7 +56,9 @@ def up(config: Config, progress: Progress) -> None:
             wait_until_gone(home)
         _claim_port(config, claims)
         Setup(progress, torch_index=config.torch_index).run(config)
-        if not config.workers:
+        if not config.workers and config.local_worker.kind == "llamacpp":
+            _check_llamacpp(config)
+        elif not config.workers:
             _choose_worker_port(home, config, claims)
         registry, promote = _prepare(home, config, progress)
         try:
@@ -69,8 +73,25 @@ def _prepare(home: Home, config: Config, progress: Progress) -> tuple[Registry, 
     registry.prepare()
     for line in told(stranded(registry.snapshot(), registry.base_models)):
         progress.say(line)
+    _forget_workers(registry, config)
     ensure_keys(home, registry, base_url(config))
     return registry, shipped.register_examples(home, registry, progress)
+
+
+def _forget_workers(registry: Registry, config: Config) -> None:
+    """Forget the local worker of an earlier run that was of another kind."""
+    kinds = {entry.name: entry.kind for entry in workers(config)}
+    for name, spec in registry.snapshot().workers.items():
+        if name.partition("@")[0] == LOCAL and kinds.get(LOCAL) != spec.kind:
+            registry.remove_worker(name)
+
+
+def _check_llamacpp(config: Config) -> None:
+    """Look for what llama-server needs. Raises CannotStart."""
+    try:
+        base_gguf(config)
+    except (NoServer, DefaultModelUnavailable) as error:
+        raise CannotStart(str(error)) from None
 
 
 @dataclass
@@ -117,7 +138,7 @@ class _Run:
             if now.ready:
                 return
             hint = ""
-            if not self.config.workers:
+            if not self.config.workers and self.config.local_worker.kind == "vllm":
                 hint = f" (worker: {start_hint(self._worker_log, self._log_start)})"
             self.progress.waiting(f"waiting: {now.reason}{hint}")
             time.sleep(POLL_S)

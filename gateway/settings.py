@@ -96,11 +96,16 @@ class QueueSettings(_Frozen):
     wait: float = Field(30.0, gt=0, description="seconds that a call waits, before 429")
 
 
+_IN_FILE = "file+/"
+
+
 class WorkerSettings(_Frozen):
     """A worker to route to, or where such workers are found."""
 
     name: str = Field(pattern=r"^[^@]+$")
-    url: str = Field(description="`dns+http://host:port` and `k8s+http://service.namespace` find")
+    url: str = Field(
+        description="`dns+http://host:port`, `k8s+http://service.namespace` and `file+/path` find"
+    )
     kind: Literal["vllm", "llamacpp", "tensorrt_llm", "openai"] = "vllm"
     api_key_env: str | None = Field(
         None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="variable that holds the API key"
@@ -111,11 +116,19 @@ class WorkerSettings(_Frozen):
     @field_validator("url")
     @classmethod
     def _root(cls, value: str) -> str:
+        if value.startswith(_IN_FILE):
+            return value
         if not re.match(r"(dns\+|k8s\+)?https?://[^/]", value):
-            raise ValueError("begins with http://, https://, dns+http:// or k8s+http://")
+            raise ValueError("begins with http://, https://, dns+http://, k8s+http:// or file+/")
         if value.startswith("k8s+") and "." not in urlsplit(value).netloc:
             raise ValueError("name the service's namespace too, as in k8s+http://vllm.models")
         return value.rstrip("/").removesuffix("/v1")
+
+    @property
+    def file(self) -> Path | None:
+        """The file that lists the entry's workers, where it is found in one."""
+        found = self.url.startswith(_IN_FILE)
+        return Path(self.url.removeprefix("file+")) if found else None
 
     @model_validator(mode="after")
     def _has_names(self) -> WorkerSettings:

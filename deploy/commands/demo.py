@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from deploy.commands.context import configuration, fail
+from deploy.commands.context import configuration, fail, worker_kind
 
 
 @click.command("demo")
@@ -21,12 +21,13 @@ from deploy.commands.context import configuration, fail
     show_default=True,
     help="Where the figures go.",
 )
-def command(quick: bool, control: bool, out: Path) -> None:
+@worker_kind
+def command(quick: bool, control: bool, out: Path, worker: str | None) -> None:
     """Play two nights of the whole loop on made-up tickets: import, train, gate, canary, review.
 
     Leaves its state in the home that `up` opens, so that the pages have something to show.
     """
-    config = configuration()
+    config = configuration(worker)
     import httpx
 
     from deploy.demo.run import run

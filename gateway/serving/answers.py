@@ -163,6 +163,29 @@ class Parsed(msgspec.Struct):
     error: WorkerError | None = None
 
 
+def gathered(messages: Sequence[Parsed]) -> Parsed:
+    """Make a unary answer of a stream's events."""
+    pieces: dict[int, list[Part]] = {}
+    for message in messages:
+        for part in message.parts:
+            pieces.setdefault(part.choice, []).append(part)
+    usage = next((m.usage for m in reversed(messages) if m.usage is not None), None)
+    return Parsed([_whole(choice, parts) for choice, parts in pieces.items()], usage)
+
+
+def _whole(choice: int, pieces: Sequence[Part]) -> Part:
+    texts: dict[Field, list[str]] = {}
+    for name, text in (named for piece in pieces for named in piece.texts):
+        texts.setdefault(name, []).append(text)
+    return Part(
+        choice,
+        [(name, "".join(said)) for name, said in texts.items()],
+        [token for piece in pieces for token in piece.tokens],
+        [delta for piece in pieces for delta in piece.tools or ()],
+        next((piece.finish for piece in reversed(pieces) if piece.finish), None),
+    )
+
+
 _chat = msgspec.json.Decoder(_Chat)
 _bare_chat = msgspec.json.Decoder(_BareChat)
 _completion = msgspec.json.Decoder(_Completion)

@@ -12,6 +12,8 @@ from gateway.workers.admin import Ask
 _encode = msgspec.json.Encoder().encode
 _USAGE = StreamOptions(include_usage=True)
 # Reviewed extras that are no part of OpenAI's API: a strict server would refuse the call.
+ALWAYS_STREAMS = frozenset({"llamacpp"})
+"""Kinds that notice at once that a caller has left while they stream, and otherwise too late."""
 _EXTRAS = ("top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos")
 
 
@@ -21,7 +23,9 @@ def translated(request: ChatRequest | CompletionRequest, kind: str, ask: Ask) ->
     more = [ask.more]
     if isinstance(request, CompletionRequest):
         changes["logprobs"] = max(1, request.logprobs or 0)  # 0 means none to all but vLLM
-    if request.stream_options is not None and kind != "tensorrt_llm":
+    if kind in ALWAYS_STREAMS:
+        changes["stream"] = True
+    if (request.stream_options or kind in ALWAYS_STREAMS) and kind != "tensorrt_llm":
         changes["stream_options"] = _USAGE
     if kind == "openai":
         changes |= dict.fromkeys(_EXTRAS)

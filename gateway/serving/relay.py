@@ -13,8 +13,16 @@ from gateway.errors import (
     Overloaded,
     UpstreamFailed,
 )
-from gateway.serving.answers import Parsed, UnknownAnswer, parse_chat, parse_completion, parse_error
+from gateway.serving.answers import (
+    Parsed,
+    UnknownAnswer,
+    gathered,
+    parse_chat,
+    parse_completion,
+    parse_error,
+)
 from gateway.serving.call import Draft
+from gateway.serving.dialects import ALWAYS_STREAMS
 from gateway.serving.events import Event
 from gateway.serving.router import Target
 from gateway.serving.turn import Turn
@@ -79,6 +87,8 @@ class Reader:
 
     async def whole(self) -> Parsed:
         """Give the whole of a unary answer."""
+        if self._target.worker.kind in ALWAYS_STREAMS:
+            return gathered([message async for message in self.events()])
         body = await self._answer.read()
         if self._answer.status != 200:
             raise refusal(self._answer.status, body, self._target, self._model)

@@ -33,6 +33,8 @@ from gateway.workers.probe import Observed
 _encode = msgspec.json.Encoder().encode
 _REFUSALS = 2
 _NO_SUCH_ROUTE = frozenset({404, 405, 501})
+# Routes of the same name that take and give something else.
+_OTHERWISE = {"llamacpp": frozenset({"tokenize", "detokenize"})}
 _NO_SUCH_TASK = re.compile(r"does not support \w+ API", re.IGNORECASE)
 
 
@@ -118,6 +120,8 @@ async def _attempt(question: Question, target: Target, deps: Deps) -> Answer:
     """Ask one worker. Raises `UpstreamError`, and what `ask` raises for the client's faults."""
     form, answered = question.form, None
     try:
+        if form.route in _OTHERWISE.get(target.worker.kind, ()):
+            raise _not_offered(question)
         body = question.body_for(target)
         async with deps.upstream.post(target.worker, form.worker_path, body) as answer:
             data = await answer.read()
@@ -138,8 +142,12 @@ def _failure(status: int, data: bytes, target: Target, question: Question) -> Ex
     message, model = parse_error(status, data).message, question.version.model
     lacks = status in _NO_SUCH_ROUTE and target.ask.model not in message
     if lacks or (status < 500 and _NO_SUCH_TASK.search(message)):
-        return NotOffered(f"The model '{model}' does not offer {question.form.route}.")
+        return _not_offered(question)
     failure = refusal(status, data, target, model)
     if isinstance(failure, ContextLengthExceeded):
         failure.param, _ = question.request.texts()
     return failure
+
+
+def _not_offered(question: Question) -> NotOffered:
+    return NotOffered(f"The model '{question.version.model}' does not offer {question.form.route}.")

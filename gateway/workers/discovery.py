@@ -1,7 +1,8 @@
-"""Finds workers whose number changes: by DNS, or by the endpoints of a Kubernetes service.
+"""Finds workers whose number changes: by DNS, by a Kubernetes service's endpoints, or in a file.
 
-An entry of the configuration whose URL begins with `dns+` or `k8s+` stands for as many workers as
-are found; each is called `entry@address`, so that its name lasts as long as its address.
+An entry of the configuration whose URL begins with `dns+`, `k8s+` or `file+` stands for as many
+workers as are found; each is called `entry@address`, so that its name lasts as long as its address.
+Those of a file are told apart by their ports too.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import aiohttp
 from gateway.registry.snapshot import Snapshot, WorkerOptions, WorkerSpec
 from gateway.settings import WorkerSettings
 from gateway.workers.errors import LookupFailed
+from gateway.workers.file_source import FileList
 from gateway.workers.kubernetes import Kubernetes
 
 logger = logging.getLogger(__name__)
 
 LOOK_S = 5.0
+FILE_LOOK_S = 1.0
 GRACE_S = 60.0
 """Seconds after which a worker that nothing lists any more is removed: lists blink."""
 _TOGETHER_S = 0.1
@@ -83,6 +86,8 @@ def source_of(entry: WorkerSettings, session: aiohttp.ClientSession) -> Source |
     parts = urlsplit(entry.url)
     how, _, scheme = parts.scheme.rpartition("+")
     host = parts.hostname or ""
+    if path := entry.file:
+        return FileList(path)
     match how:
         case "dns":
             return Dns(host, parts.port or (443 if scheme == "https" else 80))
@@ -105,6 +110,10 @@ def found_spec(entry: WorkerSettings, address: str, port: int) -> WorkerSpec:
     scheme = parts.scheme.rpartition("+")[2]
     host = f"[{address}]" if ":" in address else address
     told = spec_of(entry)
+    if entry.file:
+        return WorkerSpec(
+            f"{entry.name}@{host}:{port}", f"http://{host}:{port}", told.kind, told.options
+        )
     name, url = f"{entry.name}@{address}", f"{scheme}://{host}:{port}{parts.path}"
     return WorkerSpec(name, url, told.kind, told.options)
 
@@ -153,8 +162,9 @@ class Discovery:
                     group.create_task(source.follow(), name=f"endpoints of {entry.name}")
                     news = source.changed
                 look = partial(self._look, entry, source)
-                group.create_task(self._again(look, leads, idle_s, news))
-            group.create_task(self._again(self._sweep, leads, idle_s))
+                every_s = FILE_LOOK_S if isinstance(source, FileList) else LOOK_S
+                group.create_task(self._again(look, leads, idle_s, every_s, news))
+            group.create_task(self._again(self._sweep, leads, idle_s, LOOK_S))
 
     async def step(self) -> None:
         """Look once: add what is new, remove what has been missing for long."""
@@ -171,6 +181,7 @@ class Discovery:
         look: Callable[[], Awaitable[None]],
         leads: Callable[[], bool],
         idle_s: float,
+        every_s: float,
         news: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         while True:
@@ -183,11 +194,11 @@ class Discovery:
             except Exception as error:  # the store is away, which the control loop tells of
                 logger.debug("discovery fails, and is tried again: %s", error)
             if not led or news is None:
-                await asyncio.sleep(LOOK_S if led else idle_s)
+                await asyncio.sleep(every_s if led else idle_s)
                 continue
             await asyncio.sleep(_TOGETHER_S)  # what comes together is one look
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(every_s):
                     await news()
 
     async def _look(self, entry: WorkerSettings, source: Source) -> None:
@@ -205,7 +216,8 @@ class Discovery:
             if known.get(name) != spec:
                 await asyncio.to_thread(self._store.upsert_worker, spec)
                 logger.info("worker %s is at %s", name, spec.url)
-        grace_s, ending = GRACE_S, set[str]()
+        # A file does not blink.
+        grace_s, ending = 0.0 if isinstance(source, FileList) else GRACE_S, set[str]()
         if isinstance(source, Watched):
             grace_s = source.grace_s
             ending = {f"{entry.name}@{address}" for address in source.ending}

@@ -87,4 +87,4 @@ class UnsupportedKind(InvalidRequest):
 
 
 class LookupFailed(Exception):
-    """Nothing is known of the workers for now; the message says why."""
+    """Nothing is known of the workers of an entry for now; the message says why."""

@@ -23,9 +23,10 @@ class Reply(NamedTuple):
 
 
 class Card(msgspec.Struct):
-    """A line of a model list; `root` and `parent` are told by some kinds only."""
+    """A line of a model list; what follows `id` is told by some kinds only."""
 
     id: str
+    aliases: list[str] = []
     root: str | None = None
     parent: str | None = None
 

@@ -5,6 +5,7 @@ The stem of a LoRA file is its name: `support@7-1a2b3c4d.gguf` holds version 7 o
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -18,6 +19,8 @@ from gateway.workers.exchange import Exchange, Fixed, reason
 
 FORCED = 10_000.0
 """A bias that no logit outweighs."""
+CACHE_OFF = "cache-ram-0"
+"""An alias by which a server says that it was started with `--cache-ram 0`."""
 _BOOT = "Process-Start-Time-Unix"
 _METRIC = re.compile(rb"^llamacpp:requests_(processing|deferred) ([0-9]+)", re.MULTILINE)
 
@@ -40,16 +43,21 @@ _adapters = msgspec.json.Decoder(list[_Adapter])
 _completion = msgspec.json.Decoder(_Completion)
 
 
-def named(adapters: Sequence[_Adapter], base: str, names: Mapping[str, str]) -> list[ServedModel]:
+def named(
+    adapters: Sequence[_Adapter], base: str, names: Mapping[str, str], *, may_cache: bool = False
+) -> list[ServedModel]:
     """Give the base and its adapters; `names` are stems by the names that versions go by.
 
     Every scale is told in every request, since an adapter that is given at start applies to all
-    requests that do not speak of it.
+    requests that do not speak of it. Prompts are read anew each time, unless the worker `may_cache`
+    them: llama-server's cache in RAM goes by tokens alone, and gives one adapter what it has kept
+    of another.
     """
+    cache: dict[str, object] = {} if may_cache else {"cache_prompt": False}
 
     def ask(chosen: int | None) -> Ask:
         scales = [{"id": a.id, "scale": 1.0 if a.id == chosen else 0.0} for a in adapters]
-        return Ask(base, msgspec.json.encode({"lora": scales})) if scales else Ask(base)
+        return Ask(base, msgspec.json.encode({"lora": scales, **cache})) if scales else Ask(base)
 
     ours = {stem: name for name, stem in names.items()}
     served = [ServedModel(base, base, None, ask(None))]
@@ -60,7 +68,7 @@ def named(adapters: Sequence[_Adapter], base: str, names: Mapping[str, str]) -> 
 
 
 class LlamaCppAdmin(Fixed):
-    """`llama-server`, started with `--lora` for each adapter and with `--metrics`."""
+    """`llama-server`, started with its adapters in `--lora` and with `--metrics`."""
 
     capabilities = Capabilities(runtime_load=False, forced_tokens=True)
 
@@ -84,7 +92,8 @@ class LlamaCppAdmin(Fixed):
             adapters = _adapters.decode(body)
         except msgspec.DecodeError as error:
             raise WorkerUnreachable(f"the list of adapters cannot be read: {error}") from error
-        return tuple(named(adapters, cards[0].id, dict(self.spec.options.models)))
+        base, declared = cards[0], dict(self.spec.options.models)
+        return tuple(named(adapters, base.id, declared, may_cache=CACHE_OFF in base.aliases))
 
     async def metrics(self) -> WorkerMetrics:
         """The figures of `/metrics`, whose header tells one boot from another."""
@@ -101,16 +110,22 @@ class LlamaCppAdmin(Fixed):
     ) -> list[float]:
         """Have the worker say each token of the answer, and read how likely it was.
 
-        One call a token, one at a time: calls with other scales wait for the batch to end.
+        One call a token, all of them at once: a worker that is busy lets them wait in a row, and
+        one after another they would wait as often as there are tokens.
         """
         ask = next((served.ask for served in await self.models() if served.name == model), None)
         if ask is None:
             raise MeasureFailed(f"The worker lists no {model}.")
-        ids = list(token_ids)
-        return [
-            await self._forced(ask, ids[:place], ids[place])
-            for place in range(answer_start, len(ids))
-        ]
+        ids, failed = list(token_ids), None
+        calls = [self._forced(ask, ids[:at], ids[at]) for at in range(answer_start, len(ids))]
+        try:
+            async with asyncio.TaskGroup() as group:
+                scored = [group.create_task(call) for call in calls]
+        except* (WorkerUnreachable, MeasureFailed) as errors:
+            failed = errors.exceptions[0]
+        if failed is not None:
+            raise failed
+        return [task.result() for task in scored]
 
     async def _forced(self, ask: Ask, prefix: list[int], token: int) -> float:
         """Log-probability of one token after a prefix, from the logits before any bias."""
@@ -125,7 +140,6 @@ class LlamaCppAdmin(Fixed):
                 "logit_bias": [[token, FORCED]],
                 "n_probs": 1,
                 "post_sampling_probs": False,
-                "cache_prompt": False,
             },
             work=True,
         )

@@ -1,4 +1,4 @@
-"""Runs the real thing once for all acceptance tests: `adapterloop up` with vLLM."""
+"""Runs the real thing: `adapterloop up`, once for all tests with vLLM."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,19 +82,18 @@ def environment_of(home: Path, port: int, **more: str) -> dict[str, str]:
     return kept | {"ADAPTERLOOP_HOME": str(home), "ADAPTERLOOP_PORT": str(port)} | more
 
 
-@pytest.fixture(scope="session")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+@contextmanager
+def running(home: Path, *arguments: str, **variables: str) -> Iterator[Live]:
     """`adapterloop up` in a fresh home; ended at the end, with nothing left running."""
-    home = tmp_path_factory.mktemp("live") / "home"
     port = free_port()
     log = home.parent / "up.log"
     with log.open("wb") as out:
         up = subprocess.Popen(
-            [*adapterloop(), "up"],
+            [*adapterloop(), "up", *arguments],
             cwd=REPOSITORY,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=environment_of(home, port),
+            env=environment_of(home, port, **variables),
             start_new_session=True,
         )
     try:
@@ -121,6 +121,13 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         for process in left:
             process.kill()
     assert left == []
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """The whole loop with vLLM."""
+    with running(tmp_path_factory.mktemp("live") / "home") as live:
+        yield live
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from gateway.registry.service import Registry
 from gateway.settings import WorkerSettings
 from gateway.workers.discovery import Discovery, Dns
 from gateway.workers.errors import LookupFailed
+from gateway.workers.file_source import write_list
 from gateway.workers.kubernetes import Kubernetes
 from tests.acceptance.live import wait_for
 from tests.stub.cluster import PATH, Cluster, endpoint
@@ -211,3 +212,34 @@ async def test_what_happens_while_the_line_is_down_is_made_up_for(service: Servi
     await service.becomes("10.0.0.1", "10.0.0.2", "10.0.0.4", seconds=15)
     assert cluster.refused < 5
     assert len(cluster.lists) < 6
+
+
+def test_a_worker_that_its_file_no_longer_lists_ends_the_calls_it_has(
+    make_stack: MakeStack, tmp_path: Path
+) -> None:
+    path = tmp_path / "workers.json"
+    with StubWorker() as old, StubWorker() as new:
+        old.script = Script(delay=0.1, text="one word after another " * 10)
+        write_list(path, [("127.0.0.1", old.port)])
+        stack = make_stack((WorkerSettings(name="local", url=f"file+{path}"),))
+
+        def names() -> set[str]:
+            with stack.live.admin() as admin:
+                told = admin.get("/admin/v1/workers").json()["data"]
+            return {worker["name"] for worker in told if worker["healthy"]}
+
+        with stack.live.client() as client:
+            ask = [{"role": "user", "content": "x"}]
+            stream = client.chat.completions.create(model="base", messages=ask, stream=True)  # type: ignore[arg-type]
+            first = next(iter(stream))
+            write_list(path, [("127.0.0.1", new.port)])
+            assert wait_for(lambda: names() == {f"local@127.0.0.1:{new.port}"}, 10), names()
+            chunks = [first, *stream]
+            assert chunks[-1].choices[0].finish_reason == "stop"
+
+            def has_moved() -> bool:
+                """The gateway learns of it within its next look at the registry."""
+                client.chat.completions.create(model="base", messages=ask)  # type: ignore[arg-type]
+                return bool(new.seen.requests)
+
+            assert wait_for(has_moved, 10)

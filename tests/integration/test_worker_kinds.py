@@ -85,6 +85,8 @@ def test_llama_server_is_proven_scaled_and_never_told_to_load(
         body = {"model": "support@1", "messages": [{"role": "user", "content": "x"}]}
         with http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as stream:
             assert "[DONE]" in "".join(stream.iter_text())
+    refused = say(stack, "/v1/tokenize", model="base", prompt="x")  # its own route is another
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_offered")
     assert llama.seen.loads == llama.seen.unloads == []
 
 

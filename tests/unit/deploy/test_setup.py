@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy import setup as module
-from deploy.config import Config
+from deploy.config import Config, LocalWorker
 from deploy.model import REQUIRED_FILES
 from deploy.progress import Progress
 from deploy.setup import STAMP, Setup, SetupFailed, worker_python
@@ -20,10 +20,12 @@ class Runs:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.labels: list[str] = []
         self.failing: dict[str, str] = {}
 
     def __call__(self, _setup: Setup, label: str, command: Sequence[str]) -> None:
         line = " ".join(command)
+        self.labels.append(label)
         self.lines.append(line)
         if "-m venv" in line:
             environment = Path(command[-1])
@@ -157,6 +159,56 @@ def test_workers_that_run_elsewhere_need_no_environment(runs: Runs, config: Conf
     setup = Setup(Progress(io.StringIO()))
     setup.run(remote)
     assert setup.is_done(remote)
+    assert not runs.having("-m venv")
+
+
+@pytest.fixture
+def llamacpp(config: Config) -> Config:
+    return Config(home=config.home, local_worker=LocalWorker(kind="llamacpp"))
+
+
+def test_llama_cpp_is_built_where_it_is_asked_for_and_vllm_is_not(
+    runs: Runs, llamacpp: Config, config: Config, setup: Setup
+) -> None:
+    setup.run(llamacpp)
+    assert setup.is_done(llamacpp)
+    assert not setup.is_done(config)
+    assert not runs.having("worker-cpu.txt")
+    [tools] = runs.having("llamacpp-tools.txt")
+    [build] = runs.having("llamacpp.txt")
+    assert "--require-hashes" in tools
+    assert "--require-hashes" in build
+    assert "--no-build-isolation" in build
+    assert "-llamacpp/bin/python -m pip" in build
+    assert runs.having("llama-server --version")
+    runs.lines.clear()
+    setup.run(llamacpp)
+    assert runs.lines == []
+
+
+def test_the_wait_for_the_build_is_announced(runs: Runs, llamacpp: Config) -> None:
+    said = io.StringIO()
+    Setup(Progress(said)).run(llamacpp)
+    labels = [label for label in runs.labels if "ten minutes" in label]
+    assert labels
+
+
+def test_without_a_compiler_there_is_a_way_out(
+    runs: Runs, llamacpp: Config, setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(SetupFailed, match="LLAMA_SERVER"):
+        setup.run(llamacpp)
+
+
+def test_a_llama_server_that_is_there_is_not_built(
+    runs: Runs, config: Config, setup: Setup, tmp_path: Path
+) -> None:
+    own = LocalWorker(kind="llamacpp", llama_server=tmp_path / "llama-server")
+    there = Config(home=config.home, local_worker=own)
+    setup.run(there)
+    assert setup.is_done(there)
     assert not runs.having("-m venv")
 
 

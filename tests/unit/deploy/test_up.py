@@ -12,7 +12,7 @@ import pytest
 from deploy import ports
 from deploy import up as module
 from deploy.compose import gateway_settings
-from deploy.config import Config
+from deploy.config import Config, LocalWorker
 from deploy.home import Home, read_env
 from deploy.keyring import ensure_keys
 from deploy.migrations import upgrade
@@ -22,6 +22,7 @@ from deploy.welcome import welcome
 from gateway.registry.db import make_engine
 from gateway.registry.keys import digest
 from gateway.registry.service import Registry
+from gateway.registry.snapshot import WorkerSpec
 
 URL = "http://127.0.0.1:8000"
 
@@ -104,6 +105,32 @@ def test_named_workers_are_not_started(config: Config) -> None:
     named = Config(home=config.home, workers="http://gpu-1:8001")
     assert "worker" not in [program.name for program in programs(named)]
     assert gateway_settings(named).workers[0].url == "http://gpu-1:8001"
+
+
+def test_llama_servers_are_found_in_a_file(tmp_path: Path) -> None:
+    config = Config(home=tmp_path, local_worker=LocalWorker(kind="llamacpp"))
+    [worker] = gateway_settings(config).workers
+    assert (worker.name, worker.kind) == ("local", "llamacpp")
+    assert worker.file == tmp_path / "llamacpp-workers.json"
+
+
+def test_a_local_worker_of_another_kind_is_forgotten(config: Config, registry: Registry) -> None:
+    remote = WorkerSpec("gpu@10.0.0.1", "http://10.0.0.1:8001")
+    llama = WorkerSpec("local@127.0.0.1:8001", "http://127.0.0.1:8001", "llamacpp")
+    for spec in (remote, llama, WorkerSpec("local", "http://127.0.0.1:8001")):
+        registry.upsert_worker(spec)
+    module._forget_workers(registry, config)
+    assert set(registry.snapshot().workers) == {remote.name, "local"}
+    own = LocalWorker(kind="llamacpp")
+    registry.upsert_worker(llama)
+    module._forget_workers(registry, Config(home=config.home, local_worker=own))
+    assert set(registry.snapshot().workers) == {remote.name, llama.name}
+
+
+def test_a_model_that_llama_server_cannot_read_is_one_clear_line(config: Config) -> None:
+    own = LocalWorker(kind="llamacpp")
+    with pytest.raises(CannotStart, match="ADAPTERLOOP_LOCAL_WORKER__GGUF"):
+        module._check_llamacpp(Config(home=config.home, model=config.model, local_worker=own))
 
 
 def test_the_trainer_gives_its_job_back_while_there_is_a_gateway() -> None:

@@ -7,7 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.serving.answers import BareToken, Token, parse_completion
+from gateway.serving.answers import (
+    BareToken,
+    Parsed,
+    Token,
+    gathered,
+    parse_chat,
+    parse_completion,
+)
 from gateway.serving.dialects import translated
 from gateway.serving.requests import ChatRequest, CompletionRequest, Message, StreamOptions
 from gateway.workers.admin import Ask
@@ -44,6 +51,39 @@ def test_llama_server_gets_scales_and_its_own_names() -> None:
     assert not {"max_completion_tokens", "repetition_penalty"} & set(body)
     assert body["top_logprobs"] == 1
     assert sent(chat(logprobs=True, top_logprobs=4), "llamacpp")["top_logprobs"] == 4
+
+
+def test_llama_server_is_asked_for_a_stream_and_so_notices_who_leaves() -> None:
+    """Its look whether a caller is still there is put off by every other call's result."""
+    body = sent(chat(), "llamacpp")
+    assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
+    assert "stream" not in sent(chat(), "openai")
+
+
+def test_a_streams_events_make_a_unary_answer() -> None:
+    def delta(finish: str | None = None, **said: Any) -> Parsed:
+        logprobs = {"content": [{"token": "t", "logprob": -0.5, "bytes": None}]}
+        choice = {"index": 0, "delta": said, "finish_reason": finish, "logprobs": logprobs}
+        return parse_chat(
+            msgspec.json.encode({"object": "chat.completion.chunk", "choices": [choice]}), False
+        )
+
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
+    rest = {"index": 0, "function": {"arguments": "}"}}
+    end = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    usage = parse_chat(
+        msgspec.json.encode({"object": "chat.completion.chunk", "choices": [], "usage": end}), False
+    )
+    whole = gathered(
+        [delta(content="One"), delta(content=" two"), delta(tool_calls=[call]),
+         delta(finish="tool_calls", tool_calls=[rest]), usage]
+    )  # fmt: skip
+    [part] = whole.parts
+    assert part.texts == [("content", "One two")]
+    assert (len(part.tokens), part.finish) == (4, "tool_calls")
+    assert [d.function.arguments for d in part.tools or ()] == ["{", "}"]
+    assert whole.usage is not None
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (3, 4)
 
 
 def test_tensorrt_gets_the_adapter_with_the_request() -> None:

@@ -57,6 +57,21 @@ async def test_every_request_tells_every_scale(admin: LlamaCppAdmin) -> None:
     assert scales == [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
 
 
+async def test_prompts_are_read_anew_unless_the_server_says_that_it_mixes_none_up(
+    admin: LlamaCppAdmin, answers: Answers
+) -> None:
+    """Its cache in RAM would give one adapter the state that it has kept of another."""
+
+    async def told() -> list[object]:
+        asks = [m.ask for m in await admin.models() if m.ask is not None]
+        return [msgspec.json.decode(ask.more).get("cache_prompt") for ask in asks]
+
+    assert await told() == [False, False, False]
+    card = {"id": "base@0", "aliases": ["base@0", "cache-ram-0"]}
+    answers["/v1/models"] = says({"data": [card]})
+    assert await told() == [None, None, None]
+
+
 async def test_a_server_without_adapters_is_asked_without_scales(
     admin: LlamaCppAdmin, answers: Answers
 ) -> None:
@@ -101,7 +116,7 @@ async def test_each_token_is_forced_under_the_adapters_scales(
     seen: list[dict[str, Any]] = []
     answers["/completion"] = scores(seen)
     assert await admin.answer_logprobs("triage@3", [5, 6, 7, 8], 2) == [-0.7, -0.8]
-    assert [body["prompt"] for body in seen] == [[5, 6], [5, 6, 7]]
+    assert sorted(body["prompt"] for body in seen) == [[5, 6], [5, 6, 7]]
     assert all([e["scale"] for e in body["lora"]] == [0.0, 1.0] for body in seen)
     assert all(body["post_sampling_probs"] is False for body in seen)
 
