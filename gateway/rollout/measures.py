@@ -20,7 +20,8 @@ HARD_FAULTS = ("failed", "worker_failed")
 _LONGEST_S = 120.0
 """Seconds that an answer counts for at most: one that hung must not outweigh a thousand others."""
 
-
+# Calls wait for room on workers that other versions fill too, so that time is nobody's fault.
+_SECONDS = CAPTURES.c.duration - CAPTURES.c.queued
 USER = func.coalesce(CAPTURES.c.session, CAPTURES.c.id)
 """Who called: a call without a session is a user of its own."""
 _FLAGGED = exists().where(
@@ -92,7 +93,7 @@ def measures(
 
 
 class Answered(NamedTuple):
-    """An answer: whose, when in seconds since the epoch, and how it went."""
+    """An answer: whose, when in seconds since the epoch, and how it went, without the queue."""
 
     version_id: int
     at: float
@@ -105,7 +106,7 @@ def series(
 ) -> list[Answered]:
     """Give the latest answers, oldest first."""
     query = (
-        select(CAPTURES.c.version_id, CAPTURES.c.started, _FLAGGED, CAPTURES.c.duration)
+        select(CAPTURES.c.version_id, CAPTURES.c.started, _FLAGGED, _SECONDS)
         .where(since.of(*versions), CAPTURES.c.outcome == "ok")
         .order_by(CAPTURES.c.started.desc())
         .limit(most)
@@ -117,7 +118,7 @@ def series(
 def _users(connection: Connection, since: Since, *versions: Version) -> list[Mapping[str, Any]]:
     """Sum each user's calls: answers with their flags and seconds, and all calls with errors."""
     answered = CAPTURES.c.outcome == "ok"
-    seconds = case((CAPTURES.c.duration > _LONGEST_S, _LONGEST_S), else_=CAPTURES.c.duration)
+    seconds = case((_SECONDS > _LONGEST_S, _LONGEST_S), else_=_SECONDS)
     fault = CAPTURES.c.outcome.in_(HARD_FAULTS)
     query = (
         select(

@@ -19,6 +19,7 @@ from tests.stub.script import Script
 
 from .conftest import MakeStack
 from .stack import Stack
+from .test_feedback_api import rows
 from .wire import CHAT, body_for, read
 
 pytestmark = pytest.mark.timeout(300)
@@ -127,6 +128,25 @@ class TestFull:
         assert min(waited) > 10
         assert [worker.seen.max_running for worker in stack.workers] == [1, 1]
         assert metric(stack, 'adapterloop_queue_seconds_count{end="served"}') == len(calls)
+
+    def test_captures_tell_how_long_calls_waited(
+        self, make_stack: MakeStack, callers_of: CallersOf
+    ) -> None:
+        stack = make_stack(queue=QueueSettings(wait=120))
+        callers = callers_of(stack)
+        at_once = callers.call("at once").result()
+        say(stack, FULL)
+        waits = callers.queue("waits")
+        say(stack, FREE)
+        answers = [at_once, waits.result()]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        query = "SELECT id, queued, duration FROM captures"
+        kept = wait_for(lambda: (found := rows(stack, query)) and len(found) == 2 and found, 20)
+        found = {name: (queued, duration) for name, queued, duration in kept}
+        assert found[at_once.json()["id"]][0] == 0
+        queued, duration = found[waits.result().json()["id"]]
+        assert queued == pytest.approx(int(waits.result().headers["x-queue-ms"]) / 1000, abs=0.001)
+        assert 0 < queued <= duration
 
     def test_keys_take_turns(self, make_stack: MakeStack, callers_of: CallersOf) -> None:
         stack = make_stack(queue=QueueSettings(per_worker=1, wait=120))

@@ -133,7 +133,7 @@ def test_the_example_business_keeps_its_rows() -> None:
     assert not curate(verbatim, [item["input"] for item in golden]).rows
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.text("ab ", max_size=6), st.sampled_from("xy")), max_size=12),
     st.integers(),

@@ -26,7 +26,7 @@ def run(
 gaps = st.lists(st.sampled_from([0.0, 0.1, 5.0, 300.0, 4000.0, 50_000.0]), max_size=300)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(gaps, st.integers(0, 20), st.integers(0, 5), st.integers())
 def test_never_more_than_the_budget_in_any_day(
     steps: list[float], budget: int, kinds: int, seed: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.choose import choose, served_name
@@ -133,7 +133,6 @@ def test_a_batch_with_other_adapters_is_no_reason() -> None:
         assert choose(VERSION, where, other, {}, "session", slack=2) == home
 
 
-@settings(deadline=None)
 @given(fleets, st.lists(placements, max_size=8), st.sets(st.sampled_from(NAMES)))
 def test_workers_that_are_shut_are_as_if_not_there(
     fleet: dict[str, Observed], where: list[Placement], shut: set[str]

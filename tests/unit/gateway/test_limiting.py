@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import (
@@ -294,7 +294,6 @@ def test_times_are_written_as_openai_does(seconds: float, text: str) -> None:
     assert told_seconds(seconds) == text
 
 
-@settings(deadline=None)
 @given(st.integers(1, 500), st.lists(st.integers(1, 40), min_size=1, max_size=20), st.data())
 def test_a_refused_call_passes_when_it_is_told_to_come_again(
     limit: int, calls: list[int], data: st.DataObject

@@ -112,7 +112,7 @@ def leaked(text: str, pieces: list[Piece], secret: str) -> bool:
     return False
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(POLICIES, FOUL_TEXTS, CUTS)
 def test_the_same_goes_out_however_the_text_is_cut(
     policy: Policy, text: str, sizes: list[int]
@@ -120,7 +120,7 @@ def test_the_same_goes_out_however_the_text_is_cut(
     assert asyncio.run(streamed(policy, text, sizes)) == asyncio.run(scanned(policy, text))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(POLICIES, ANY_TEXT, CUTS)
 def test_any_unicode_is_the_same_however_it_is_cut(
     policy: Policy, text: str, sizes: list[int]
@@ -128,7 +128,7 @@ def test_any_unicode_is_the_same_however_it_is_cut(
     assert asyncio.run(streamed(policy, text, sizes)) == asyncio.run(scanned(policy, text))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from([BLOCKING, REDACTING]), FOUL_TEXTS, CUTS)
 def test_no_character_of_a_withheld_span_goes_out(
     policy: Policy, text: str, sizes: list[int]
@@ -140,7 +140,7 @@ def test_no_character_of_a_withheld_span_goes_out(
         assert blocked
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(POLICIES, FOUL_TEXTS, CUTS)
 def test_pieces_stand_side_by_side_in_the_raw_text(
     policy: Policy, text: str, sizes: list[int]
@@ -154,7 +154,7 @@ def test_pieces_stand_side_by_side_in_the_raw_text(
     assert blocked or at == len(text)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ANY_TEXT, CUTS)
 def test_harmless_text_comes_through_byte_for_byte(text: str, sizes: list[int]) -> None:
     pieces, blocked = asyncio.run(streamed(REDACTING, text, sizes))

@@ -8,8 +8,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from feedback.db import reading
 from gateway.controller.canary import CanaryDriver
 from gateway.registry.service import Registry
+from gateway.rollout.measures import Since, series
 from gateway.settings import RolloutSettings, ShadowSettings
 from tests.unit.gateway.rollout.pairs import put_pairs
 
@@ -96,6 +98,28 @@ async def test_a_canary_that_is_worse_is_rolled_back(
     assert last["kind"] == "rollback"
     assert last["detail"]["reason"].startswith(f"{trouble} are worse: ")
     assert last["detail"]["measures"][trouble]["low"] > 0
+
+
+async def test_time_in_the_queue_is_no_versions_fault(
+    app: FastAPI, admin: httpx.AsyncClient, registry: Registry, tmp_path: Path
+) -> None:
+    await admin.post("/adapters/support/promote", json={"version": 0})
+    await add(admin, registry, tmp_path, 1)
+    await admin.post("/adapters/support/rollout", json={"version": 1, "steps": [0.1, 0.5, 1]})
+    version, base = registry.version("default", "support", 1), registry.version("t", "base", 0)
+    for number in range(80):
+        seconds = 1 + number / 1000
+        answered(app, number, version_id=base.id, duration=seconds)
+        waited = {"duration": seconds + 200, "queued": 200.0}
+        answered(app, number + 100, version_id=version.id, **waited)
+    CanaryDriver(registry, app.state.serving.database, ROLLOUT).step()
+    last = (await admin.get("/adapters/support")).json()["events"][-1]
+    assert (last["kind"], last["actor"]) == ("rollout", "controller")
+    found = last["detail"]["measures"]["seconds"]
+    assert found["difference"] == pytest.approx(0, abs=0.01)
+    with reading(app.state.serving.database) as connection:
+        told = series(connection, Since(registry.alias("default", "support"), 0.0), version)
+    assert max(answer.seconds for answer in told) < 2
 
 
 async def test_by_answers_one_hard_fault_is_enough_and_a_persons_single_step_is_left_alone(

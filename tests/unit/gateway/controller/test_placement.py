@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.controller.placement import HOLD_S, Site, by_need, place
@@ -14,7 +14,6 @@ from gateway.registry.snapshot import Alias, AliasOptions, Snapshot, Version, Ve
 from tests.unit.gateway.workers.fake import base_version, version
 
 NOW = 10_000.0
-calm = settings(deadline=None)  # beside other work a case may take long
 Placed = Mapping[str, tuple[Version, ...]]
 
 
@@ -94,7 +93,6 @@ class TestNeed:
         assert need(candidates(2), used={**used, 2: NOW}, loaded={("w0", 1): NOW - 1}) == [2, 1]
         assert need(candidates(2), used=used, loaded={("w0", 1): NOW - HOLD_S}) == [2, 1]
 
-    @calm
     @given(st.lists(st.sampled_from(VersionState), max_size=12))
     def test_only_what_may_be_called_or_proven_is_needed(self, states: list[VersionState]) -> None:
         versions = [version(i + 1, state=state) for i, state in enumerate(states)]
@@ -123,7 +121,6 @@ avoided = st.frozensets(st.tuples(st.sampled_from(["w0", "w1"]), st.integers(1, 
 
 
 class TestPlaces:
-    @calm
     @given(cases(), avoided)
     def test_no_worker_gets_more_than_it_has_room_for(
         self, case: tuple[list[Version], list[Site]], avoid: frozenset[tuple[str, int]]
@@ -136,7 +133,6 @@ class TestPlaces:
             assert len(set(given_)) == len(given_)
             assert given_ == [v.id for v in ranked if v.id in given_], "in order of need"
 
-    @calm
     @given(cases(), avoided)
     def test_versions_go_only_to_workers_of_their_base(
         self, case: tuple[list[Version], list[Site]], avoid: frozenset[tuple[str, int]]
@@ -155,7 +151,6 @@ class TestPlaces:
             free = [site for site in sites if site.fits(v) and room[site.name] > 0]
             assert v.id in housed or not free
 
-    @calm
     @given(cases())
     def test_the_most_needed_are_resident(self, case: tuple[list[Version], list[Site]]) -> None:
         ranked, sites = case
@@ -168,7 +163,6 @@ class TestPlaces:
             # Two pins may need the same worker's last slot: then the more needed one has it.
             assert got >= (wanted if v.pinned <= 1 else min(wanted, 1)), (v.id, placed)
 
-    @calm
     @given(cases(), avoided)
     def test_what_is_as_it_should_be_stays(
         self, case: tuple[list[Version], list[Site]], avoid: frozenset[tuple[str, int]]
@@ -177,7 +171,6 @@ class TestPlaces:
         placed = place(ranked, sites, avoid)
         assert ids(place(ranked, holding(sites, placed), avoid)) == ids(placed)
 
-    @calm
     @given(st.integers(0, 6), st.integers(1, 5), st.integers(6, 8))
     def test_with_few_versions_every_worker_holds_all(
         self, count: int, workers: int, room: int
@@ -186,7 +179,6 @@ class TestPlaces:
         placed = place(candidates(count), fleet(workers, room))
         assert ids(placed) == {f"w{i}": every for i in range(workers)}
 
-    @calm
     @given(st.integers(1, 4), st.permutations(range(1, 31)))
     def test_with_many_versions_the_last_used_are_there_once(
         self, workers: int, order: list[int]
@@ -197,7 +189,6 @@ class TestPlaces:
         resident = sorted(i for given_ in ids(placed).values() for i in given_)
         assert resident == sorted(order[: 4 * workers])
 
-    @calm
     @given(st.permutations(range(1, 41)), st.integers(1, 40))
     def test_a_call_moves_at_most_one(self, order: list[int], called: int) -> None:
         by_id = {v.id: v for v in candidates(40)}
@@ -207,7 +198,6 @@ class TestPlaces:
         after = place(later, holding(sites, before))
         assert moves(before, after) == (called not in order[:16])
 
-    @calm
     @given(st.permutations(range(1, 13)))
     def test_spare_replicas_do_not_follow_the_order_of_calls(self, order: list[int]) -> None:
         by_id = {v.id: v for v in candidates(12)}
@@ -216,7 +206,6 @@ class TestPlaces:
         after = place([by_id[i] for i in order], holding(sites, before))
         assert ids(after) == ids(before)
 
-    @calm
     @given(st.integers(2, 6), st.integers(1, 60))
     def test_a_worker_that_joins_or_leaves_moves_few(self, workers: int, count: int) -> None:
         ranked, sites = candidates(count), fleet(workers, 6)

@@ -191,9 +191,7 @@ MOVES = st.lists(
 )
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=MOVES)
 def test_any_sequence_keeps_an_alias_sound(
     registry: Registry, shelf: Shelf, moves: list[tuple[str, int]]

@@ -113,7 +113,6 @@ NAMES = ("a", "b", "c", "d")
 
 @settings(
     max_examples=15,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

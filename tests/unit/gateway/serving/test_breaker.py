@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.serving.breaker import (
@@ -153,7 +153,6 @@ events = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(events, st.sets(st.sampled_from("abcd"), min_size=1))
 def test_somebody_is_always_left(happened: list[tuple[str, str, float]], able: set[str]) -> None:
     breakers, now = Breakers(), 0.0

@@ -6,7 +6,6 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -144,4 +143,3 @@ class Anyhow(RuleBasedStateMachine):
 
 
 TestAnyhow = Anyhow.TestCase
-TestAnyhow.settings = settings(deadline=None)

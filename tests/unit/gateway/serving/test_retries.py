@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.serving.recent import Recent
@@ -35,7 +35,6 @@ def test_where_every_call_fails_a_fifth_is_tried_again() -> None:
     assert SHARE < share < SHARE + 2 * FLOOR / rate
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=50))
 def test_recent_counts_what_is_in_the_span_and_nothing_of_two_spans_ago(
     steps: list[tuple[float, bool]],

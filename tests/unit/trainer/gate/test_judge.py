@@ -141,7 +141,7 @@ def test_what_cannot_be_compared_is_said(change: object, message: str) -> None:
 RIGHT = st.lists(st.booleans(), min_size=25, max_size=40)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(RIGHT, st.integers())
 def test_equals_never_pass_and_the_order_of_the_items_does_not_matter(
     right: list[bool], seed: int
@@ -155,7 +155,7 @@ def test_equals_never_pass_and_the_order_of_the_items_does_not_matter(
     assert judge(turned, one, QUICK, TRIAGE) == judge(other, one, QUICK, TRIAGE)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(RIGHT)
 def test_more_right_answers_never_make_a_verdict_worse(right: list[bool]) -> None:
     order = ("FAIL", "INCONCLUSIVE", "PASS")

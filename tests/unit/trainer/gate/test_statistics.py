@@ -76,7 +76,7 @@ def test_no_discordant_pair_still_leaves_room_for_a_loss() -> None:
     assert score_interval(0, 0, 60).low == pytest.approx(-z2 / (60 + z2), abs=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=5, max_size=60), st.integers())
 def test_the_paired_interval_does_not_depend_on_the_order(values: list[float], seed: int) -> None:
     mixed = list(values)

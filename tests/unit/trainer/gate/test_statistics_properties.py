@@ -136,7 +136,6 @@ def _score_by_search(gains: int, losses: int, n: int, at: float) -> float:
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(1, 30))
-@settings(deadline=None)
 def test_the_score_test_just_rejects_the_bounds(gains: int, losses: int, rest: int) -> None:
     n, z = gains + losses + rest, NormalDist().inv_cdf(0.975)
 
@@ -200,7 +199,7 @@ DIFFERENCES = st.lists(st.floats(-1, 1, allow_subnormal=False), min_size=1, max_
 
 
 @given(DIFFERENCES, st.randoms())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_an_interval_holds_the_mean_whatever_the_order(
     values: list[float], chance: random.Random
 ) -> None:
@@ -213,7 +212,7 @@ def test_an_interval_holds_the_mean_whatever_the_order(
 
 
 @given(DIFFERENCES)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_exchanging_the_versions_mirrors_the_interval(values: list[float]) -> None:
     found = paired_interval(values, **DRAWN)
     other = paired_interval([-value for value in values], **DRAWN)
@@ -222,7 +221,7 @@ def test_exchanging_the_versions_mirrors_the_interval(values: list[float]) -> No
 
 
 @given(DIFFERENCES, st.data())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_larger_difference_never_lowers_the_bootstrap(
     values: list[float], data: st.DataObject
 ) -> None:
