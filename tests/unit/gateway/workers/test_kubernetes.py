@@ -243,6 +243,9 @@ async def test_the_same_workers_are_no_news(source: Kubernetes, cluster: Cluster
         await until(lambda: cluster.watched)
         cluster.put("a", endpoint("10.0.0.1", ready=True))
         cluster.bookmark()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await source.changed()
         cluster.put("a", endpoint("10.0.0.2"))
         await source.changed()
         assert await source.find() == {("10.0.0.2", 8001)}
