@@ -42,7 +42,11 @@ class Whole:
         nobody = cast("Any", None)  # there are no workers to be asked or loaded
         router = Router(WorkerWatch(nobody), nobody, nobody, settings.queue)
         deps = SimpleNamespace(
-            keeper=self._keeper, secret=self.secret, settings=settings, router=router
+            keeper=self._keeper,
+            secret=self.secret,
+            settings=settings,
+            router=router,
+            shadows=SimpleNamespace(fates={}),
         )
         serving.serve(cast("Any", deps))
         serving.record(cast("Any", self.desk))
