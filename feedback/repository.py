@@ -94,26 +94,28 @@ def expire(connection: Connection, now: float, limit: int = 1000) -> int:
         REVIEW_ITEMS.c.response_id == CAPTURES.c.id,
         REVIEW_ITEMS.c.status != "done",
     )
-    old = (
-        select(CAPTURES.c.id)
-        .where(CAPTURES.c.keep_until < now, ~waits)
-        .order_by(CAPTURES.c.keep_until)
-        .limit(limit)
-    )
-    # The list is read first: PostgreSQL may plan a subquery with a limit anew for each row.
-    ids = list(connection.scalars(old))
-    if ids:
-        connection.execute(delete(CAPTURES).where(CAPTURES.c.id.in_(ids)))
-    return len(ids)
+    return _delete_before(connection, CAPTURES, CAPTURES.c.keep_until, now, limit, ~waits)
 
 
 def expire_counted(connection: Connection, now: float, limit: int = 1000) -> int:
     """Delete ids of counted calls whose time is over, `limit` at most; gives how many."""
-    due = COUNTED.c.keep_until
-    old = select(COUNTED.c.id).where(due < now).order_by(due).limit(limit)
+    return _delete_before(connection, COUNTED, COUNTED.c.keep_until, now, limit)
+
+
+def _delete_before(
+    connection: Connection,
+    table: Table,
+    at: ColumnElement[float],
+    before: float,
+    limit: int,
+    *conditions: ColumnElement[bool],
+) -> int:
+    """Delete the oldest rows, `limit` at most; gives how many."""
+    old = select(table.c.id).where(at < before, *conditions).order_by(at).limit(limit)
+    # The list is read first: PostgreSQL may plan a subquery with a limit anew for each row.
     ids = list(connection.scalars(old))
     if ids:
-        connection.execute(delete(COUNTED).where(COUNTED.c.id.in_(ids)))
+        connection.execute(delete(table).where(table.c.id.in_(ids)))
     return len(ids)
 
 
@@ -127,12 +129,7 @@ def insert_pairs(connection: Connection, rows: Sequence[Values]) -> None:
 
 def expire_pairs(connection: Connection, before: float, limit: int = 1000) -> int:
     """Delete pairs of calls that began before a time, `limit` at most; gives how many."""
-    began = SHADOW_PAIRS.c.started
-    old = select(SHADOW_PAIRS.c.id).where(began < before).order_by(began).limit(limit)
-    ids = list(connection.scalars(old))
-    if ids:
-        connection.execute(delete(SHADOW_PAIRS).where(SHADOW_PAIRS.c.id.in_(ids)))
-    return len(ids)
+    return _delete_before(connection, SHADOW_PAIRS, SHADOW_PAIRS.c.started, before, limit)
 
 
 # -- sampling ------------------------------------------------------------------------------------
