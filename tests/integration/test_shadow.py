@@ -82,11 +82,11 @@ def test_an_equal_candidate_goes_on_to_its_first_callers(make_stack: MakeStack) 
     streamed = {**BODY, "stream": True, "seed": 7}
 
     def moved() -> bool:
-        if told(stack)["weight"]:
-            return True
         with stack.live.http() as http:
             answer = ask(http)
             text = http.post("/v1/chat/completions", json=streamed).text
+        if told(stack)["weight"]:
+            return True  # and these two may have been among its first callers
         served.add(answer.headers["x-adapter-version"])
         served.add(json.loads(text.splitlines()[0].removeprefix("data: "))["model"])
         ids.append(answer.json()["id"])
