@@ -179,9 +179,9 @@ class _Run:
     def _welcome(self) -> None:
         has_ui = get(loopback(self.config), self.config.port, "/ui")[0] in (200, 302, 303, 307)
         models = [version.alias for version in self.promote] or self._stable()
-        self.progress.plain(
-            welcome(self.home, base_url(self.config), (models or ["base"])[0], has_ui=has_ui)
-        )
+        kind = self.config.local_worker.kind
+        url, model = base_url(self.config), (models or ["base"])[0]
+        self.progress.plain(welcome(self.home, url, model, has_ui=has_ui, kind=kind))
 
     def _stable(self) -> list[str]:
         aliases = self.registry.snapshot().aliases.values()

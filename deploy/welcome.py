@@ -16,7 +16,7 @@ adapterloop serves {url}/v1   (Ctrl-C stops it)
 
   keys    {keys}
   models  {model} and base; `adapterloop adapters list` shows all
-  speed   on two CPU cores about 12 tokens a second for one caller, 98 for sixteen at once
+  speed   {speed}
 {ui}
 Try it, in another terminal:
 
@@ -49,12 +49,19 @@ _TICKET = (
 _QUESTION = ({"role": "user", "content": "What is a support ticket?"},)
 
 
-def welcome(home: Home, url: str, model: str, *, has_ui: bool) -> str:
+_SPEEDS = {
+    "vllm": "on two CPU cores about 12 tokens a second for one caller, 98 for sixteen at once",
+    "llamacpp": "on two busy CPU cores about 35 tokens a second, for one caller or many together",
+}
+
+
+def welcome(home: Home, url: str, model: str, *, has_ui: bool, kind: str = "vllm") -> str:
     """Return addresses, keys and two snippets that work when pasted."""
     return _TEXT.format(
         url=url,
         keys=_short(home.keys),
         model=model,
+        speed=_SPEEDS[kind],
         ui=_UI.format(url=url) if has_ui else "",
         messages=_messages(_TICKET if model == "support" else _QUESTION),
         python=_short(Path(sys.executable)),

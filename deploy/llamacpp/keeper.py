@@ -26,6 +26,8 @@ DRAIN_S = 600.0
 TRIES = 3
 HOLD_S = 300.0
 """How long adapters are left out that cannot be converted, or with which it does not start."""
+SETTLE_S = 20.0
+"""Between two exchanges: versions beyond the room, all of them called, would bring one a second."""
 MOST_LEAVING = 2
 
 
@@ -126,6 +128,7 @@ class Keeper:
         self._clock = clock
         self._held: dict[str, float] = {}
         self._next: _Kept | None = None
+        self._not_before = clock()
         self._leaving: list[_Kept] = []
         facts = around.look()
         self._current = self._started(self._wanted(facts) if facts else ())
@@ -222,7 +225,7 @@ class Keeper:
 
     def _begin(self, facts: Facts) -> None:
         """Start a second server where an adapter is missing."""
-        if len(self._leaving) >= MOST_LEAVING:
+        if len(self._leaving) >= MOST_LEAVING or self._clock() < self._not_before:
             return
         names = self._wanted(facts)
         if not set(names) <= set(self._current.server.adapters):
@@ -249,7 +252,7 @@ class Keeper:
             return
         if missing:
             logger.error("not proven in time on the new llama-server: %s", ", ".join(missing))
-        self._current.since = now
+        self._current.since, self._not_before = now, now + SETTLE_S
         self._leaving.append(self._current)
         self._current, self._next = kept, None
         self._announce()

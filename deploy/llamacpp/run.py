@@ -100,7 +100,7 @@ class _Here:
 
     def start(self, adapters: Sequence[str]) -> Server:
         """Start a server on a free port. Raises NoServer."""
-        port = self._ports.pop() if self._ports else self._claims.any(HOST)
+        port = self._ports.pop(0) if self._ports else self._claims.any(HOST)
         return Server.start(self._config, self._gguf, self._home.gguf, port, adapters)
 
     def worker(self, server: keeper.Server) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from deploy.llamacpp import keeper
-from deploy.llamacpp.keeper import DRAIN_S, HOLD_S, PROVE_S, START_S, TRIES, Facts, Keeper
+from deploy.llamacpp.keeper import DRAIN_S, HOLD_S, PROVE_S, SETTLE_S, START_S, TRIES, Facts, Keeper
 from gateway.registry.snapshot import Version, VersionState
 
 
@@ -164,6 +164,19 @@ def moved(machine: Machine) -> Keeper:
     kept.step()
     assert machine.listed == [8002]
     return kept
+
+
+def test_versions_that_take_turns_bring_an_exchange_now_and_then_only() -> None:
+    machine = Machine()
+    kept = moved(machine)
+    machine.tell(1, 3)
+    kept.step()
+    machine.now = SETTLE_S - 1
+    kept.step()
+    assert len(machine.made) == 2
+    machine.now = SETTLE_S
+    kept.step()
+    assert machine.made[2].adapters == (name(1), name(3))
 
 
 def test_a_call_that_never_ends_keeps_a_server_for_so_long_only() -> None:

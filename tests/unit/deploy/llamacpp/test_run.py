@@ -96,10 +96,28 @@ def test_the_ports_of_the_run_before_are_taken_first(
 ) -> None:
     write_list(home.llamacpp_workers, [("127.0.0.1", 8123), ("127.0.0.1", 8100)])
     here = _Here(config, registry, claims)
-    assert sorted(here._ports) == [8100, 8123]
+    assert here._ports == [8100, 8123]
     home.llamacpp_workers.unlink()
     with ports.Claims(str(home.root)) as others:
         assert _Here(config, registry, others)._ports == [8001]
+
+
+def test_a_port_is_used_again_when_its_server_has_ended(
+    config: Config, home: Home, registry: Registry, claims: ports.Claims, tmp_path: Path
+) -> None:
+    program = tmp_path / "llama-server"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    own = config.local_worker.model_copy(update={"llama_server": program})
+    write_list(home.llamacpp_workers, [("127.0.0.1", 8123)])
+    here = _Here(config.model_copy(update={"local_worker": own}), registry, claims)
+    used = []
+    for _ in range(3):
+        server = here.start(())
+        used.append(server.port)
+        server.stop()
+        here.clean(server, ())
+    assert used == [8123, 8001, 8123]
 
 
 def test_an_adapter_is_converted_once_and_deleted_when_nobody_needs_it(
