@@ -54,6 +54,9 @@ def command(config: Config, gguf: Path, port: int, adapters: Sequence[str]) -> l
         *("--host", HOST, "--port", str(port), "--offline"),
         *("--ctx-size", str(own.max_model_len * own.slots), "--parallel", str(own.slots)),
         *("--threads", str(own.threads or os.cpu_count() or 1)),
+        # A connection keeps its thread for five seconds after its last call, and where few threads
+        # are left, calls that come together wait for that.
+        *("--threads-http", "64"),
         # Its cache of prompts goes by their tokens alone, and so would mix up the adapters'.
         *("--cache-ram", "0"),
         # What a call leaves out is as OpenAI's API has it.
