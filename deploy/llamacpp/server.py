@@ -122,7 +122,7 @@ class Server:
 def _run(line: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
     # Its options can be given by variables too, and these were meant for another.
     environment = {n: v for n, v in os.environ.items() if not n.startswith("LLAMA_")}
-    # Threads that spin while they wait halve the speed where guards and gateway share the cores.
+    # Threads that spin while they wait lose half the speed where others want the cores too.
     environment.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         return subprocess.Popen(
