@@ -51,7 +51,7 @@ _QUESTION = ({"role": "user", "content": "What is a support ticket?"},)
 
 _SPEEDS = {
     "vllm": "on two CPU cores about 12 tokens a second for one caller, 98 for sixteen at once",
-    "llamacpp": "on two busy CPU cores about 35 tokens a second, for one caller or many together",
+    "llamacpp": "on two CPU cores 31 to 48 tokens a second, for one caller or many together",
 }
 
 

@@ -54,6 +54,9 @@ def command(config: Config, gguf: Path, port: int, adapters: Sequence[str]) -> l
         *("--host", HOST, "--port", str(port), "--offline"),
         *("--ctx-size", str(own.max_model_len * own.slots), "--parallel", str(own.slots)),
         *("--threads", str(own.threads or os.cpu_count() or 1)),
+        # A connection keeps its thread for five seconds after its last call, and where few threads
+        # are left, calls that come together wait for that.
+        *("--threads-http", "64"),
         # Its cache of prompts goes by their tokens alone, and so would mix up the adapters'.
         *("--cache-ram", "0"),
         # What a call leaves out is as OpenAI's API has it.
@@ -119,7 +122,7 @@ class Server:
 def _run(line: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
     # Its options can be given by variables too, and these were meant for another.
     environment = {n: v for n, v in os.environ.items() if not n.startswith("LLAMA_")}
-    # Threads that spin while they wait halve the speed where guards and gateway share the cores.
+    # Threads that spin while they wait lose half the speed where others want the cores too.
     environment.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         return subprocess.Popen(

@@ -21,6 +21,8 @@ FORCED = 10_000.0
 """A bias that no logit outweighs."""
 CACHE_OFF = "cache-ram-0"
 """An alias by which a server says that it was started with `--cache-ram 0`."""
+AT_ONCE = 4
+"""Calls that measure, on one worker: it has few threads, and an idle connection keeps one."""
 _BOOT = "Process-Start-Time-Unix"
 _METRIC = re.compile(rb"^llamacpp:requests_(processing|deferred) ([0-9]+)", re.MULTILINE)
 
@@ -110,17 +112,21 @@ class LlamaCppAdmin(Fixed):
     ) -> list[float]:
         """Have the worker say each token of the answer, and read how likely it was.
 
-        One call a token, all of them at once: a worker that is busy lets them wait in a row, and
-        one after another they would wait as often as there are tokens.
+        One call a token, several at once: a worker that is busy lets them wait in a row, and one
+        after another they would wait as often as there are tokens.
         """
         ask = next((served.ask for served in await self.models() if served.name == model), None)
         if ask is None:
             raise MeasureFailed(f"The worker lists no {model}.")
-        ids, failed = list(token_ids), None
-        calls = [self._forced(ask, ids[:at], ids[at]) for at in range(answer_start, len(ids))]
+        ids, failed, free = list(token_ids), None, asyncio.Semaphore(AT_ONCE)
+
+        async def score(place: int) -> float:
+            async with free:
+                return await self._forced(ask, ids[:place], ids[place])
+
         try:
             async with asyncio.TaskGroup() as group:
-                scored = [group.create_task(call) for call in calls]
+                scored = [group.create_task(score(at)) for at in range(answer_start, len(ids))]
         except* (WorkerUnreachable, MeasureFailed) as errors:
             failed = errors.exceptions[0]
         if failed is not None:

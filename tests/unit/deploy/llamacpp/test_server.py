@@ -30,6 +30,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert flag(line, "--lora") == "support@1-00000001.gguf,x@2-00000002.gguf"
     assert (flag(line, "--ctx-size"), flag(line, "--parallel")) == ("300", "3")
     assert flag(line, "--threads") == "5"
+    assert int(flag(line, "--threads-http")) > 32
     assert line[-2:] == ["--seed", "7"]
     assert "--lora" not in command(own, tmp_path / "b.gguf", 8123, [])
 
