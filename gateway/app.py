@@ -161,11 +161,7 @@ async def _running(
         serving.outbox, serving.engine = outbox, engine
         store = FeedbackStore(engine, settings.feedback)
         watch = WorkerWatch(lambda spec: make_admin(spec, session), bases=settings.base_models)
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        loader = await stack.enter_async_context(
-            Loader(watch, registry, max_cpu_loras=settings.max_cpu_loras)
-        )
-        router = Router(watch, loader, group, settings.queue)
+        group, router = await _open_router(settings, registry, watch, stack)
         keeper = SnapshotKeeper(registry, router, gateway_id)
         serving.open(keeper)
         policies = PolicyBook(settings.policy_file)
@@ -198,6 +194,17 @@ async def _running(
         finally:
             for task in tasks:
                 task.cancel()
+
+
+async def _open_router(
+    settings: GatewaySettings, registry: Registry, watch: WorkerWatch, stack: AsyncExitStack
+) -> tuple[asyncio.TaskGroup, Router]:
+    """Open the group of the gateway's tasks, and the router, whose loads end before the group."""
+    group = await stack.enter_async_context(asyncio.TaskGroup())
+    loader = await stack.enter_async_context(
+        Loader(watch, registry, max_cpu_loras=settings.max_cpu_loras)
+    )
+    return group, Router(watch, loader, group, settings.queue)
 
 
 async def _open_stores(

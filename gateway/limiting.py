@@ -199,7 +199,7 @@ class Limiter:
         name, storage = _budget(grant), grant.storage
         until = time.monotonic() + _BEGIN_S
         while await storage.get(name) < _BEGUN:
-            if await storage.incr(f"{name}/beginning", _BEGIN_S) == 1:
+            if await storage.incr(_beginning(grant), _BEGIN_S) == 1:
                 await self._begin(grant)
             elif time.monotonic() > until:
                 raise LimitsUnavailable
@@ -212,13 +212,13 @@ class Limiter:
         try:
             before = await self._spent(grant.key.account, _first_day(grant.period))
         except GatewayError:
-            await storage.clear(f"{name}/beginning")
+            await storage.clear(_beginning(grant))
             raise LimitsUnavailable from None
         amount = _BEGUN + before
         if await storage.incr(name, _lifetime(grant.period), amount) >= 2 * _BEGUN:
             # Another call took over meanwhile: the database took longer than a beginning may.
             await storage.incr(name, _lifetime(grant.period), -amount)
-        await storage.clear(f"{name}/beginning")
+        await storage.clear(_beginning(grant))
 
 
 async def _count_minute(grant: Grant) -> None:
@@ -327,6 +327,10 @@ def _name(key: Key, kind: str) -> str:
 
 def _budget(grant: Grant) -> str:
     return f"budget/{grant.key.account}/{grant.period}"
+
+
+def _beginning(grant: Grant) -> str:
+    return f"{_budget(grant)}/beginning"
 
 
 def _period(kind: str) -> str:

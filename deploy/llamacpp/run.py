@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from deploy.llamacpp.convert import Base, CannotConvert, convert
 from deploy.llamacpp.keeper import Facts, Keeper
 from deploy.llamacpp.server import HOST, Server, base_gguf
 from deploy.ports import Claims
+from gateway.controller.hearing import Hearing
 from gateway.controller.placement import by_need
 from gateway.errors import GatewayError
 from gateway.registry.names import model_name
@@ -65,6 +67,7 @@ class _Here:
         self._base: Base | None = None
         self._model = model_name(gateway_settings(config).base_model)
         self._registry = registry
+        self._hearing = Hearing(registry, time.monotonic)
         self._snapshot: Snapshot | None = None
         self._claims = claims
         self._ports = self._ports_before()
@@ -81,7 +84,7 @@ class _Here:
         """Read the registry; None while it does not answer."""
         try:
             demand = self._registry.demand()
-            beats = self._registry.live_gateways()
+            beats = self._hearing.beats()
             health = {status.name: status.healthy for status in self._registry.workers()}
             if self._snapshot is None or self._snapshot.revision != self._registry.revision():
                 self._snapshot = self._registry.snapshot(self._snapshot)

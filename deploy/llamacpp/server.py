@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -16,11 +15,10 @@ from deploy.model import find_gguf
 from deploy.processes import die_with_parent
 from deploy.setup import llama_server
 from deploy.worker import BASE_NAME
-from gateway.workers.llamacpp import CACHE_OFF
+from gateway.workers.llamacpp import CACHE_OFF, REQUESTS
 
 HOST = "127.0.0.1"
 STOP_S = 3.0
-_BUSY = re.compile(rb"^llamacpp:requests_(?:processing|deferred) ([0-9.]+)", re.MULTILINE)
 
 
 class NoServer(Exception):
@@ -106,8 +104,8 @@ class Server:
         if not self.alive:
             return False
         status, text = get(HOST, self.port, "/metrics")
-        found = _BUSY.findall(text)
-        return status != 200 or not found or any(map(float, found))
+        found = REQUESTS.findall(text)
+        return status != 200 or not found or any(int(count) for _, count in found)
 
     def stop(self) -> None:
         """End it, and the calls that are under way."""

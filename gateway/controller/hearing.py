@@ -1,13 +1,23 @@
-"""How old a heartbeat may be before its gateway counts as dead."""
+"""Which gateways live, as far as anybody could hear them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
+from typing import Protocol
 
-from gateway.registry.records import LIVE_GATEWAY_S
+from gateway.registry.records import LIVE_GATEWAY_S, GatewayBeat
 
 SILENCE_S = 3.0
 """Seconds between two readings after which the store counts as having been away."""
+
+
+class Heartbeats(Protocol):
+    """Where heartbeats are kept; blocks."""
+
+    def live_gateways(self, max_age_s: float) -> tuple[GatewayBeat, ...]:
+        """The gateways whose heartbeat is younger than that."""
+        ...
 
 
 class Hearing:
@@ -17,15 +27,20 @@ class Hearing:
     counts as dead before the store has been there for as long as a live one may be silent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, store: Heartbeats, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
         self._since = self._last = -inf
 
-    def max_age_s(self, now: float) -> float:
-        """Give the age up to which a heartbeat counts, in seconds; `heard` is to follow."""
+    def beats(self) -> tuple[GatewayBeat, ...]:
+        """Give the heartbeats of those that are not dead. Blocks, and raises what the store does.
+
+        One that fails counts as silence of the store.
+        """
+        now = self._clock()
         if now - self._last > SILENCE_S:
             self._since = now
-        return LIVE_GATEWAY_S if now - self._since > LIVE_GATEWAY_S else inf
-
-    def heard(self, now: float) -> None:
-        """The heartbeats have been read."""
+        max_age_s = LIVE_GATEWAY_S if now - self._since > LIVE_GATEWAY_S else inf
+        found = self._store.live_gateways(max_age_s)
         self._last = now
+        return found

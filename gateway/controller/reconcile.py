@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from gateway.controller.desired import VERDICTS, Trial, WorkerPlan, drained, next_step, plan
-from gateway.controller.hearing import Hearing
+from gateway.controller.hearing import Hearing, Heartbeats
 from gateway.controller.view import View
 from gateway.errors import GatewayError
 from gateway.registry.records import Demand, GatewayBeat
@@ -32,7 +32,7 @@ RETRY_MAX_S = 60.0
 METRICS_S = 10.0
 
 
-class ControlStore(Protocol):
+class ControlStore(Heartbeats, Protocol):
     """What the controller needs of the registry; synchronous, called in threads."""
 
     def pulse(self) -> tuple[int, float]:
@@ -69,10 +69,6 @@ class ControlStore(Protocol):
         """Note what was seen of a worker."""
         ...
 
-    def live_gateways(self, max_age_s: float) -> tuple[GatewayBeat, ...]:
-        """The gateways whose heartbeat is younger than that."""
-        ...
-
 
 class Reconciler:
     """One pass over everything is `step`; slow work goes on in tasks of the given group."""
@@ -98,7 +94,7 @@ class Reconciler:
         self._snapshot: Snapshot | None = None
         self._pulse = (0, 0.0)
         self._beats: tuple[GatewayBeat, ...] = ()
-        self._hearing = Hearing()
+        self._hearing = Hearing(store, clock)
         self._busy: set[str] = set()
         self._trials: dict[tuple[str, int], Trial] = {}
         self._leaving: dict[tuple[str, str], int] = {}
@@ -134,7 +130,7 @@ class Reconciler:
         held = self._snapshot
         # Read first: what comes in meanwhile is news.
         self._pulse = await asyncio.to_thread(self._store.pulse)
-        await self._hear()
+        self._beats = await asyncio.to_thread(self._hearing.beats)
         demand = await asyncio.to_thread(self._store.demand)
         if held is None or held.revision != self._pulse[0]:
             self._snapshot = await asyncio.to_thread(self._store.snapshot, held)
@@ -152,13 +148,6 @@ class Reconciler:
             if trial.verdicts >= VERDICTS and boots.get(key[0]) == trial.boot
         }
         return View.of(self._snapshot, demand, observed, self._max_cpu_loras, self._settings, avoid)
-
-    async def _hear(self) -> None:
-        """Read the heartbeats."""
-        now = self._clock()
-        max_age_s = self._hearing.max_age_s(now)
-        self._beats = await asyncio.to_thread(self._store.live_gateways, max_age_s)
-        self._hearing.heard(now)
 
     async def _record(self) -> None:
         """Tell the registry of changes at once, of mere figures now and then."""

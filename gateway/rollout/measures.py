@@ -11,14 +11,9 @@ from sqlalchemy import Connection, String, and_, case, cast, exists, func, or_, 
 
 from feedback.tables import CAPTURES, FEEDBACK
 from gateway.registry.snapshot import Alias, Version
-from gateway.rollout.rule import Measure
+from gateway.rollout.rule import HARD_FAULTS, LONGEST_S, Measure
 from gateway.rollout.sequential import Arm
 from gateway.settings import RolloutSettings
-
-HARD_FAULTS = ("failed", "worker_failed")
-"""Outcomes that are the version's own fault; a worker that is away or a client that left is not."""
-_LONGEST_S = 120.0
-"""Seconds that an answer counts for at most: one that hung must not outweigh a thousand others."""
 
 # Calls wait for room on workers that other versions fill too, so that time is nobody's fault.
 _SECONDS = CAPTURES.c.duration - CAPTURES.c.queued
@@ -118,7 +113,7 @@ def series(
 def _users(connection: Connection, since: Since, *versions: Version) -> list[Mapping[str, Any]]:
     """Sum each user's calls: answers with their flags and seconds, and all calls with errors."""
     answered = CAPTURES.c.outcome == "ok"
-    seconds = case((_SECONDS > _LONGEST_S, _LONGEST_S), else_=_SECONDS)
+    seconds = case((_SECONDS > LONGEST_S, LONGEST_S), else_=_SECONDS)
     fault = CAPTURES.c.outcome.in_(HARD_FAULTS)
     query = (
         select(

@@ -9,6 +9,11 @@ from typing import Any, Literal
 
 from gateway.rollout.sequential import Arm, Evidence, compare
 
+HARD_FAULTS = ("failed", "worker_failed")
+"""Outcomes that are the version's own fault; a worker that is away or a client that left is not."""
+LONGEST_S = 120.0
+"""Seconds that an answer counts for at most: one that hung must not outweigh a thousand others."""
+
 Kind = Literal["go_on", "step", "promote", "roll_back"]
 Shown = Literal["worse", "fine", "open"]
 

@@ -15,12 +15,11 @@ from sqlalchemy import ColumnElement, Connection, and_, case, func, not_, select
 
 from feedback.tables import SHADOW_PAIRS
 from gateway.registry.snapshot import Alias, Version
-from gateway.rollout.rule import Decision, Measure, Plan, State, decide
+from gateway.rollout.rule import LONGEST_S, Decision, Measure, Plan, State, decide
 from gateway.rollout.sequential import FEWEST_USERS, Arm, Evidence, e_value
 from gateway.settings import RolloutSettings
 
 STEP = -1
-_LONGEST_S = 120.0
 _PAIRS = SHADOW_PAIRS.c
 _USER = func.coalesce(_PAIRS.session, _PAIRS.id)
 _ANSWERED = and_(not_(_PAIRS.stable_failed), not_(_PAIRS.candidate_failed))
@@ -172,7 +171,7 @@ class _Of:
         column = _PAIRS[f"{role}_{self.name}"]
         if self.rate:
             return case((column, 1.0), else_=0.0)
-        return case((column > _LONGEST_S, _LONGEST_S), else_=column)
+        return case((column > LONGEST_S, LONGEST_S), else_=column)
 
 
 def least_spread(calls: int, total: float, squares: float) -> float:

@@ -16,6 +16,7 @@ from typing import Literal
 from feedback.types import Answer, ShadowPair
 from gateway.errors import GatewayError, Overloaded
 from gateway.registry.snapshot import Version
+from gateway.rollout.rule import HARD_FAULTS
 from gateway.serving.call import Draft
 from gateway.serving.events import Event
 from gateway.serving.recorder import Recorder
@@ -31,7 +32,6 @@ from guardrails.types import AuditEntry
 
 logger = logging.getLogger(__name__)
 
-_FAULTS = frozenset({"failed", "worker_failed"})
 _TRIES = 2
 """As many workers as may refuse a call of a user."""
 
@@ -82,7 +82,7 @@ class Shadows:
 
         Never waits and never raises.
         """
-        if draft.outcome != "ok" and draft.outcome not in _FAULTS:
+        if draft.outcome != "ok" and draft.outcome not in HARD_FAULTS:
             return
         if self._group is None or len(self._running) >= self._most:
             self.fates["limit"] += 1

@@ -24,7 +24,7 @@ CACHE_OFF = "cache-ram-0"
 AT_ONCE = 4
 """Calls that measure, on one worker: it has few threads, and an idle connection keeps one."""
 _BOOT = "Process-Start-Time-Unix"
-_METRIC = re.compile(rb"^llamacpp:requests_(processing|deferred) ([0-9]+)", re.MULTILINE)
+REQUESTS = re.compile(rb"^llamacpp:requests_(processing|deferred) ([0-9]+)", re.MULTILINE)
 
 
 class _Adapter(msgspec.Struct):
@@ -102,7 +102,7 @@ class LlamaCppAdmin(Fixed):
         status, body, headers = await self._exchange.call("GET", "/metrics")
         if status != HTTPStatus.OK:
             return WorkerMetrics()
-        found = {name: int(value) for name, value in _METRIC.findall(body)}
+        found = {name: int(value) for name, value in REQUESTS.findall(body)}
         return WorkerMetrics(
             headers.get(_BOOT), found.get(b"processing", 0), found.get(b"deferred", 0)
         )
