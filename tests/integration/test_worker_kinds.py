@@ -68,8 +68,9 @@ def test_llama_server_is_proven_scaled_and_never_told_to_load(
     assert isinstance(worker, LlamaWorker)
     worker.given = dict(zip(names, (first, second), strict=True))
     llama.restart()
-    assert stack.routable("support@2"), stack.controller.tail()
-    assert placements(stack)["support@2"]["effect"] == "effective"
+    for model in ("support@1", "support@2"):  # each is proven by itself, one after the other
+        assert stack.routable(model), stack.controller.tail()
+        assert placements(stack)[model]["effect"] == "effective"
 
     answer = chat(stack, "support@2", logprobs=True, seed=1).json()
     assert names[1] in answer["choices"][0]["message"]["content"]
