@@ -164,6 +164,7 @@ class Reconciler:
                 "kv_usage": seen.kv_usage,
                 "adapters": sorted(seen.adapters),
                 "base_model": seen.base_model,
+                "static": seen.static,
             }
             await asyncio.to_thread(
                 self._store.record_worker,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Literal
@@ -225,12 +225,32 @@ class WorkerOptions:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """A worker as configured: `url` without a trailing slash, `kind` such as `vllm`."""
+    """A worker as configured: `url` without a trailing slash, `kind` such as `vllm`.
+
+    `left_out` are pairs of names on workers (`support@7-1a2b3c4d`) and why whoever starts this
+    worker starts it without them.
+    """
 
     name: str
     url: str
     kind: str = "vllm"
     options: WorkerOptions = WorkerOptions()
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    def is_reached_as(self, other: WorkerSpec) -> bool:
+        """Whether nothing differs that talking to the worker depends on."""
+        return replace(self, left_out=other.left_out) == other
+
+
+def why_left_out(version: Version, workers: Iterable[WorkerSpec]) -> str:
+    """Say why workers were started without a version; empty where none was."""
+    reasons = {
+        f"A worker of kind {worker.kind} runs without it: {reason}"
+        for worker in workers
+        for name, reason in worker.left_out
+        if name == version.worker_name
+    }
+    return " ".join(sorted(reasons))
 
 
 @dataclass(frozen=True, slots=True)

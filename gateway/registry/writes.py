@@ -265,9 +265,10 @@ def delete_placements(connection: Connection, *conditions: Any) -> bool:
 
 
 def put_worker(connection: Connection, spec: WorkerSpec) -> None:
-    """Add a worker, not yet seen, or give a known one its present address."""
+    """Add a worker, not yet seen, or give a known one its present address and options."""
     fresh = {"boot": "", "healthy": False, "detail": "", "metrics": None, "seen_at": None}
     options = asdict(spec.options) | {"models": dict(spec.options.models)}
+    options |= {"left_out": dict(spec.left_out)}
     told = {"url": spec.url, "kind": spec.kind, "options": options}
     insert_once(connection, WORKERS, {"name": spec.name, **told, **fresh})
     connection.execute(update(WORKERS).where(WORKERS.c.name == spec.name).values(**told))

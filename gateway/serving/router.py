@@ -18,7 +18,7 @@ from typing import NamedTuple
 from gateway.choose import able_workers, choose, served_name
 from gateway.errors import GatewayError, NoWorker
 from gateway.registry.records import in_flight
-from gateway.registry.snapshot import Placement, Snapshot, Version, WorkerSpec
+from gateway.registry.snapshot import Placement, Snapshot, Version, WorkerSpec, why_left_out
 from gateway.rendezvous import number, weight
 from gateway.serving.breaker import Breakers, State
 from gateway.serving.full import FullWorkers
@@ -176,9 +176,9 @@ class Router:
             self._load_on_demand(version)
             remaining = deadline - loop.time()
             if remaining <= 0 or not await self._watch.wait_change(remaining):
-                raise NoWorker(
-                    f"No worker that serves '{version.model}' is ready: try again shortly."
-                )
+                why = why_left_out(version, self.snapshot.workers.values() if self.snapshot else ())
+                told = f". {why}" if why else ": try again shortly."
+                raise NoWorker(f"No worker that serves '{version.model}' is ready{told}")
         return target
 
     @contextmanager

@@ -243,8 +243,10 @@ class WorkerWatch:
         those who wait for a change look again.
         """
         wanted = {spec.name: spec for spec in specs}
-        for name in [n for n, p in self._probers.items() if wanted.get(n) != p.spec]:
-            del self._probers[name]
+        for name, prober in list(self._probers.items()):
+            spec = wanted.get(name)
+            if spec is None or not spec.is_reached_as(prober.spec):
+                del self._probers[name]
         for name, spec in wanted.items():
             if name not in self._probers:
                 self._add(spec)

@@ -220,7 +220,7 @@ def test_a_worker_that_its_file_no_longer_lists_ends_the_calls_it_has(
     path = tmp_path / "workers.json"
     with StubWorker() as old, StubWorker() as new:
         old.script = Script(delay=0.1, text="one word after another " * 10)
-        write_list(path, [("127.0.0.1", old.port)])
+        write_list(path, {("127.0.0.1", old.port): {}})
         stack = make_stack((WorkerSettings(name="local", url=f"file+{path}"),))
 
         def names() -> set[str]:
@@ -232,7 +232,7 @@ def test_a_worker_that_its_file_no_longer_lists_ends_the_calls_it_has(
             ask = [{"role": "user", "content": "x"}]
             stream = client.chat.completions.create(model="base", messages=ask, stream=True)  # type: ignore[arg-type]
             first = next(iter(stream))
-            write_list(path, [("127.0.0.1", new.port)])
+            write_list(path, {("127.0.0.1", new.port): {}})
             assert wait_for(lambda: names() == {f"local@127.0.0.1:{new.port}"}, 10), names()
             chunks = [first, *stream]
             assert chunks[-1].choices[0].finish_reason == "stop"

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from gateway.settings import WorkerSettings
+from gateway.workers.file_source import write_list
 from tests.acceptance.live import wait_for
 from tests.stub.llama import LlamaWorker
 from tests.stub.server import StubWorker
@@ -106,6 +107,39 @@ def test_an_adapter_that_llama_server_ignores_never_answers(
     assert state, stack.controller.tail()
     assert (state["effect"], state["routable"]) == ("no_effect", False)
     assert not stack.callable("support@1")
+
+
+def test_an_adapter_that_llama_server_was_started_without_is_told_with_the_reason(
+    make_stack: MakeStack, llama: StubWorker, tmp_path: Path
+) -> None:
+    path, address = tmp_path / "workers.json", ("127.0.0.1", llama.port)
+    write_list(path, {address: {}})
+    entry = WorkerSettings(name="local", url=f"file+{path}", kind="llamacpp")
+    stack = make_stack((entry,))
+    folder = stack.source("s1", seed=1)
+    name = register(stack, folder)
+    write_list(path, {address: {name: "q_proj: the base model's GGUF has no such weights"}})
+
+    why = "A worker of kind llamacpp runs without it: q_proj: the base"
+    told = wait_for(lambda: (found := placements(stack)) and found.get("support@1"), 20)
+    assert told, stack.controller.tail()
+    assert (told["effect"], told["routable"]) == ("left_out", False)
+    assert "no such weights" in told["detail"]
+    [version] = stack.live.adapter("support")["versions"]
+    assert version["waiting"].startswith(why)
+    assert why in stack.promote("support", 1).json()["error"]["message"]
+    assert wait_for(lambda: why in chat(stack, "support@1").text, 10)
+    answer = chat(stack, "support@1")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_worker")
+    assert chat(stack, "base").status_code == 200
+
+    worker = llama.worker
+    assert isinstance(worker, LlamaWorker)
+    worker.given = {name: folder}
+    llama.restart()
+    write_list(path, {address: {}})
+    assert stack.routable("support@1"), stack.controller.tail()
+    assert wait_for(lambda: placements(stack)["support@1"]["effect"] == "effective", 10)
 
 
 def test_a_hosted_service_answers_by_declaration(

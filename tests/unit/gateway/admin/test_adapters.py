@@ -249,6 +249,24 @@ async def test_placements_are_told(
     assert (told["placements"][0]["routable"], told["placements"][0]["current"]) == (False, False)
 
 
+async def test_versions_that_a_worker_was_started_without_are_told_with_the_reason(
+    admin: httpx.AsyncClient, registry: Registry, tmp_path: Path
+) -> None:
+    await add(admin, registry, tmp_path, 1)
+    name = registry.version("default", "support", 1).worker_name
+    left_out = ((name, "of another family"), ("gone@9-1a2b3c4d", "odd"))
+    registry.upsert_worker(WorkerSpec("w1", "http://127.0.0.1:1", "llamacpp", left_out=left_out))
+    (worker,) = (await admin.get("/workers")).json()["data"]
+    assert worker["placements"] == [
+        {
+            "model": "support@1",
+            "effect": "left_out",
+            "routable": False,
+            "detail": "of another family",
+        }
+    ]
+
+
 async def test_pins(admin: httpx.AsyncClient, registry: Registry, tmp_path: Path) -> None:
     await add(admin, registry, tmp_path, 1)
     path = "/adapters/support/versions/1/pin"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,14 +43,14 @@ class Fleet:
     def record_placement(self, placement: Placement) -> None:
         self.placed[placement.worker, placement.version_id] = placement
 
-    def publish(self) -> None:
-        """Let the router see what was placed."""
+    def publish(self, left_out: tuple[tuple[str, str], ...] = ()) -> None:
+        """Let the router see what was placed, and what every worker was started without."""
         self.revision += 1
         placements: dict[int, tuple[Placement, ...]] = {}
         for placement in self.placed.values():
             before = placements.get(placement.version_id, ())
             placements[placement.version_id] = (*before, placement)
-        specs = {name: worker.spec for name, worker in self.workers.items()}
+        specs = {n: replace(worker.spec, left_out=left_out) for n, worker in self.workers.items()}
         self.router.update(Snapshot(self.revision, {}, {}, {}, specs, placements))
 
     def loads(self) -> list[str]:
@@ -120,6 +121,18 @@ async def test_where_no_slot_is_free_a_call_tells_of_its_need_and_waits() -> Non
         assert not fleet.router.hungry
     assert fleet.loads() == []
     assert fleet.router.found == {"none": 1}
+
+
+async def test_a_caller_is_told_why_workers_run_without_a_version() -> None:
+    fleet = Fleet()
+    for worker in fleet.workers.values():
+        worker.loaded["other@1-00000009"] = "/adapters/9"
+    async with serving(fleet):
+        with pytest.raises(NoWorker, match="is ready: try again shortly"):
+            await fleet.call(seconds=0.1)
+        fleet.publish(left_out=((VERSION.worker_name, "of another family"),))
+        with pytest.raises(NoWorker, match=r"is ready\. .*runs without it: of another family$"):
+            await fleet.call(seconds=0.1)
 
 
 async def test_a_name_that_is_on_its_way_off_is_left_alone() -> None:

@@ -166,6 +166,16 @@ async def test_workers_are_added_and_removed() -> None:
         assert set(watch.observed) == {"w2"}
 
 
+async def test_a_worker_is_not_lost_when_it_is_told_what_it_runs_without() -> None:
+    worker = FakeWorker()
+    async with watching(worker) as watch:
+        await until_health(watch, "w1", True)
+        watch.set_workers([replace(worker.spec, left_out=(("support@3-1a2b3c4d", "odd"),))])
+        assert watch.observed["w1"].healthy
+        watch.set_workers([replace(worker.spec, url="http://elsewhere")])
+        assert not watch.observed["w1"].healthy
+
+
 async def test_wait_change_ends_without_a_change() -> None:
     worker = FakeWorker()
     async with watching(worker) as watch:
