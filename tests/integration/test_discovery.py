@@ -176,6 +176,21 @@ async def test_pods_that_come_and_end_are_seen_within_a_second(service: Service)
     assert len(cluster.lists) == len(cluster.watches) == 1
 
 
+async def test_a_pod_with_an_address_of_each_family_is_one_worker(
+    service: Service, registry: Registry
+) -> None:
+    cluster, before = service.cluster, ("10.0.0.1", "10.0.0.2")
+    only_six = endpoint("fd00::3", pod="vllm-3")
+    cluster.put("six", only_six, family="IPv6")
+    await service.becomes(*before, "fd00::3", seconds=3)
+    assert registry.snapshot().workers["gpu@fd00::3"].url == "http://[fd00::3]:8001"
+    cluster.put("four", endpoint("10.0.0.4", pod="vllm-4"))
+    cluster.put("six", only_six, endpoint("fd00::4", pod="vllm-4"), family="IPv6")
+    await service.becomes(*before, "fd00::3", "10.0.0.4", seconds=3)
+    cluster.put("four", endpoint("10.0.0.4", pod="vllm-4", terminating=True))
+    await service.becomes(*before, "fd00::3", seconds=3)
+
+
 async def test_an_endpoint_that_moves_between_slices_stays(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
