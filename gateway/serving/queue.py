@@ -85,6 +85,9 @@ class WaitingQueue(Generic[Item]):
         self.leave(ticket)
         mine.reached += mine.step
         self._reached = mine.reached
+        for one in self._classes.values():
+            # Nor does time in which none that waited could be served.
+            one.reached = max(one.reached, self._reached - one.step)
         if ticket.key in mine.keys:
             mine.keys.move_to_end(ticket.key)
 

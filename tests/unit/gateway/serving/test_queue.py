@@ -61,6 +61,20 @@ def test_waiting_for_nothing_earns_no_credit() -> None:
     assert sum(item.startswith("low") for item in drained(queue, 34)) <= 3
 
 
+def test_waiting_for_a_full_lane_earns_no_credit() -> None:
+    queue: WaitingQueue[str] = WaitingQueue(1000)
+    for n in range(60):
+        queue.join(f"low{n}", priority="low", key=1, lane="full")
+    for n in range(300):
+        queue.join(f"high{n}", priority="high", key=2, lane="free")
+        ticket = queue.first({"full"})
+        assert ticket is not None
+        queue.take(ticket)
+    for n in range(60):
+        queue.join(f"high{n}", priority="high", key=2, lane="free")
+    assert sum(item.startswith("low") for item in drained(queue, 34)) <= 3
+
+
 def test_a_lane_that_cannot_be_served_holds_up_no_other() -> None:
     queue: WaitingQueue[str] = WaitingQueue(10)
     queue.join("a", priority="high", key=1, lane="full")
