@@ -375,6 +375,9 @@ class Router:
             logger.warning("loading %s on %s: %s", version.model, worker, error)
             # The next caller may try again, but not in a tight circle.
             await asyncio.sleep(1.0)
+        except Exception:  # in a group with all else that the gateway does
+            logger.exception("loading %s on %s", version.model, worker)
+            await asyncio.sleep(1.0)
         finally:
             self._loading.discard(version.id)
 

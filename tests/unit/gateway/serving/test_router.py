@@ -158,3 +158,16 @@ async def test_the_base_needs_no_place() -> None:
         with fleet.router.uses.telling() as used:
             assert used == {}
     assert fleet.router.found == {}
+
+
+async def test_a_load_that_breaks_costs_nobody_else() -> None:
+    fleet = Fleet()
+
+    def broken(placement: Placement) -> None:
+        raise ValueError("nobody has thought of this")
+
+    fleet.record_placement = broken  # type: ignore[method-assign]
+    async with serving(fleet):
+        with pytest.raises(NoWorker):
+            await fleet.call(seconds=0.3)
+        assert (await fleet.call(base_version())) in fleet.workers
