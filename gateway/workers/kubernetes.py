@@ -34,6 +34,7 @@ SHORT_S = 1.0
 CALM_S = 10.0
 _PAUSES_S = (0.5, 15.0)
 _LONGEST_LINE = 64 * 1024 * 1024
+_FIRST_FAMILY = "IPv4"
 _API = "https://kubernetes.default.svc"
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -56,8 +57,9 @@ class _Port(msgspec.Struct):
     port: int | None = None
 
 
-class _Slice(msgspec.Struct):
+class _Slice(msgspec.Struct, rename="camel"):
     metadata: _Meta
+    address_type: str = ""
     endpoints: list[_Endpoint] | None = None
     ports: list[_Port] | None = None
 
@@ -124,11 +126,14 @@ class Slices:
     def told(self) -> Told:
         """Sum up all slices; an address that one of them lists does not end.
 
-        Those that are not ready count too, since the probes know better.
+        Those that are not ready count too, since the probes know better. A service of both
+        families lists each pod twice, and its pods are known by IPv4.
         """
         found: set[tuple[str, int]] = set()
         ending: set[str] = set()
-        for one in self._slices.values():
+        slices = self._slices.values()
+        four = [one for one in slices if one.address_type == _FIRST_FAMILY]
+        for one in four or slices:
             listed = next((p.port for p in one.ports or () if p.port is not None), None)
             port = self._port or listed
             for endpoint in one.endpoints or ():

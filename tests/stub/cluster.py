@@ -41,12 +41,14 @@ class Cluster:
         """Watches that are open now."""
         return len(self._open)
 
-    def put(self, name: str, *endpoints: dict[str, Any], port: int | None = 8001) -> None:
+    def put(
+        self, name: str, *endpoints: dict[str, Any], port: int | None = 8001, family: str = "IPv4"
+    ) -> None:
         """Make a slice, or replace it."""
         kind = "MODIFIED" if name in self.slices else "ADDED"
         self.slices[name] = {
             "metadata": {"name": name},
-            "addressType": "IPv4",
+            "addressType": family,
             "ports": None if port is None else [{"name": "http", "port": port}],
             "endpoints": list(endpoints) or None,
         }

@@ -59,6 +59,14 @@ def test_an_address_that_is_given_to_another_pod_does_not_end() -> None:
     assert told(cluster) == ({("10.0.0.1", 8001)}, frozenset())
 
 
+def test_a_pod_with_an_address_of_each_family_is_one_worker() -> None:
+    cluster = Cluster()
+    cluster.put("six", endpoint("fd00::1"), endpoint("fd00::2", terminating=True), family="IPv6")
+    assert told(cluster) == ({("fd00::1", 8001)}, {"fd00::2"})
+    cluster.put("four", endpoint("10.0.0.1"), endpoint("10.0.0.2", terminating=True))
+    assert told(cluster) == ({("10.0.0.1", 8001)}, {"10.0.0.2"})
+
+
 @pytest.mark.parametrize(
     "line",
     [event("ERROR", gone()), event("RENAMED", {"metadata": {"name": "a"}})],
