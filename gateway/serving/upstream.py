@@ -70,13 +70,16 @@ class _Address:
     port: int
     tls: bool
     prefix: str
+    header: str
 
     @classmethod
     def of(cls, url: str) -> _Address:
         parts = urlsplit(url)
         tls = parts.scheme == "https"
         port = parts.port or (443 if tls else 80)
-        return cls(parts.hostname or "", port, tls, parts.path.rstrip("/"))
+        host = parts.hostname or ""
+        shown = f"[{host}]" if ":" in host else host
+        return cls(host, port, tls, parts.path.rstrip("/"), f"{shown}:{port}")
 
 
 class HttpUpstream:
@@ -188,7 +191,7 @@ class _Posted:
         address = self._upstream.address(self._url)
         head = (
             f"POST {address.prefix}{self._path} HTTP/1.1\r\n"
-            f"host: {address.host}:{address.port}\r\n"
+            f"host: {address.header}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(self._body)}\r\n"
             f"{_authorization(self._worker)}\r\n"
         )

@@ -17,7 +17,9 @@ SHORT = Timeouts(connect=0.5, first_byte=0.3, idle=0.3)
 
 
 @asynccontextmanager
-async def served(handler: Handler) -> AsyncIterator[tuple[HttpUpstream, WorkerSpec]]:
+async def served(
+    handler: Handler, host: str = "127.0.0.1"
+) -> AsyncIterator[tuple[HttpUpstream, WorkerSpec]]:
     async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await handler(reader, writer)
@@ -26,7 +28,7 @@ async def served(handler: Handler) -> AsyncIterator[tuple[HttpUpstream, WorkerSp
         finally:
             writer.close()
 
-    server = await asyncio.start_server(guarded, "127.0.0.1", 0)
+    server = await asyncio.start_server(guarded, host, 0)
     port = server.sockets[0].getsockname()[1]
     upstream = HttpUpstream(SHORT)
     try:
@@ -50,6 +52,20 @@ def answer(body: bytes, extra: bytes = b"") -> bytes:
 async def read(upstream: HttpUpstream, worker: WorkerSpec, body: bytes = b"{}") -> bytes:
     async with upstream.post(worker, "/x", body) as response:
         return await response.read()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_the_host_header_is_as_in_the_url(host: str) -> None:
+    heads: list[bytes] = []
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer(b"{}"))
+
+    async with served(note, host.strip("[]")) as (upstream, worker):
+        port = worker.url.rpartition(":")[2]
+        await read(upstream, WorkerSpec("w", f"http://{host}:{port}"))
+    assert f"\r\nhost: {host}:{port}\r\n".encode() in heads[0]
 
 
 async def test_a_connection_is_kept_and_used_again() -> None:
