@@ -139,6 +139,7 @@ class Keeper:
         self._next: _Kept | None = None
         self._not_before = clock()
         self._leaving: list[_Kept] = []
+        self._announced = False
         facts = around.look()
         self._current = self._started(self._wanted(facts) if facts else ())
         self._tell(facts or Facts())
@@ -150,8 +151,16 @@ class Keeper:
         return [one.server for one in kept]
 
     def step(self) -> None:
-        """Do what is due. Raises what starting a server raises."""
+        """Do what is due; what fails comes again, while the servers that run go on."""
+        try:
+            self._step()
+        except Exception as error:  # no room on the disk, no further process
+            logger.error("a step fails, and comes again: %s: %s", type(error).__name__, error)
+
+    def _step(self) -> None:
         facts = self._around.look()
+        if not self._announced:
+            self._announce()
         self._revive()
         if facts is None:
             return
@@ -211,9 +220,11 @@ class Keeper:
         return _Kept(server, self._clock())
 
     def _announce(self) -> None:
+        self._announced = False
         self._current.listed = True
         both = [self._current, *([self._next] if self._next and self._next.listed else [])]
         self._around.announce([kept.server for kept in both], self._told)
+        self._announced = True
 
     def _revive(self) -> None:
         """Run servers again that have ended; one that never starts is tried without its news."""
@@ -240,8 +251,8 @@ class Keeper:
         if not kept.server.adapters:
             return False
         self._hold(kept.server.adapters)
-        self._leaving.append(kept)
         self._current = self._started(())
+        self._leaving.append(kept)
         self._announce()
         return True
 
@@ -282,9 +293,9 @@ class Keeper:
     def _abandon(self, kept: _Kept) -> None:
         self._hold(set(kept.server.adapters) - set(self._current.server.adapters))
         self._next = None
-        self._announce()
         kept.since = self._clock()
         self._leaving.append(kept)
+        self._announce()
 
     def _let_go(self, facts: Facts) -> None:
         """End old servers that nobody calls any more."""

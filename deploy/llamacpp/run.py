@@ -134,6 +134,9 @@ class _Here:
                 convert(Path(folder), self._base, target)
         except (CannotConvert, GatewayError) as error:
             return str(error)
+        except Exception as error:  # whatever one adapter holds, the others are to be served
+            logger.exception("%s cannot be converted", version.worker_name)
+            return f"{type(error).__name__}: {error}"
         return None
 
     def clean(self, server: keeper.Server, kept: Iterable[str]) -> None:

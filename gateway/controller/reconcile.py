@@ -245,6 +245,8 @@ class Reconciler:
             if seen.boot[:1] == COUNTED:
                 return False  # gateways must learn it first
         for adapter in todo.drain:
+            if not self._leading():  # the one before may have waited for a load to end
+                return False
             await self._loader.unload(name, adapter)
             self._leaving.pop((name, adapter), None)
             logger.info("%s unloaded from %s", adapter, name)

@@ -295,10 +295,14 @@ def delete_gateways(connection: Connection, *conditions: Any) -> None:
 
 
 def take_lease(
-    connection: Connection, name: str, holder: str, expires_at: float, now: float
+    connection: Connection, name: str, holder: str, expires_at: float, now: float, never: float
 ) -> bool:
-    """Take or renew a lease in one statement; False while another holds it."""
-    free = or_(LEASES.c.holder == holder, LEASES.c.expires_at <= now)
+    """Take or renew a lease in one statement; False while another holds it.
+
+    One that ends after `never` was given by another clock, and is free too.
+    """
+    ends = LEASES.c.expires_at
+    free = or_(LEASES.c.holder == holder, ends <= now, ends > never)
     values = {"holder": holder, "expires_at": expires_at}
     return upsert(connection, LEASES, {"name": name}, values, only_if=free)
 

@@ -160,6 +160,9 @@ class Prober:
                 self.last = self._slow()
             except WorkerUnreachable as error:
                 self.last = self._down(error.message)
+            except Exception as error:  # else what it said last would hold for ever
+                logger.exception("probing worker %s failed", self.spec.name)
+                self.last = self._down(f"Its answers cannot be read: {error}")
             return self.last
 
     def leaving(self, name: str) -> None:

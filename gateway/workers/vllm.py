@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from http import HTTPStatus
+from math import isfinite
 
 import msgspec
 
@@ -51,6 +52,8 @@ def parse_metrics(text: bytes) -> WorkerMetrics:
         try:
             value = float(raw)
         except ValueError:
+            continue
+        if not isfinite(value):
             continue
         if name.endswith(b"running"):
             running += value

@@ -57,6 +57,7 @@ class Machine:
     kept: set[str] = field(default_factory=set)
     now: float = 0.0
     fails_with: str = ""
+    disk_full: bool = False
 
     def look(self) -> Facts | None:
         return self.facts
@@ -72,6 +73,8 @@ class Machine:
         return str(server.port)
 
     def announce(self, servers: Sequence[keeper.Server], left_out: Mapping[str, str]) -> None:
+        if self.disk_full:
+            raise OSError(28, "No space left on device")
         self.listed, self.left_out = [server.port for server in servers], left_out
 
     def prepare(self, version: Version) -> str | None:
@@ -309,3 +312,17 @@ def test_the_end_ends_every_server() -> None:
     machine = Machine()
     moved(machine).stop()
     assert all(server.stopped for server in machine.made)
+
+
+def test_a_step_that_fails_comes_again_and_ends_no_server() -> None:
+    machine = Machine()
+    kept = kept_by(machine)
+    machine.tell(1)
+    machine.disk_full = True
+    for _ in range(2):
+        kept.step()
+    assert [server.stopped for server in machine.made] == [False, False]
+    assert machine.listed == [8001]
+    machine.disk_full = False
+    kept.step()
+    assert machine.listed == [8001, 8002]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +147,22 @@ def test_an_adapter_is_converted_once_and_deleted_when_nobody_needs_it(
     here.clean(server, [])
     assert not made.exists()
     assert 8123 in here._ports
+
+
+@pytest.mark.parametrize("pattern", [{"(": 8}, ["q_proj"], {"q_proj": 10**400}])
+def test_an_adapter_that_nobody_has_thought_of_is_left_out(
+    config: Config, home: Home, registry: Registry, claims: ports.Claims, pattern: object
+) -> None:
+    here = _Here(config, registry, claims)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 30)
+    here._base = Base(30, 9, 3, frozenset(f"{n}.weight" for _, n in names.mapping.values()))
+    odd = home.root / "odd"
+    shutil.copytree(EXAMPLES / "support-1", odd)
+    told = json.loads((odd / "adapter_config.json").read_text())
+    (odd / "adapter_config.json").write_text(json.dumps({**told, "alpha_pattern": pattern}))
+    version = registry.register("default", "support", odd, "test")
+    assert here.prepare(version)
+    assert list(home.gguf.iterdir()) == []
 
 
 def test_the_list_holds_the_servers_and_what_each_runs_without(

@@ -171,3 +171,35 @@ async def test_the_base_needs_no_place() -> None:
         with fleet.router.uses.telling() as used:
             assert used == {}
     assert fleet.router.found == {}
+
+
+async def test_a_load_that_breaks_costs_nobody_else() -> None:
+    fleet = Fleet()
+
+    def broken(placement: Placement) -> None:
+        raise ValueError("nobody has thought of this")
+
+    fleet.record_placement = broken  # type: ignore[method-assign]
+    async with serving(fleet):
+        with pytest.raises(NoWorker):
+            await fleet.call(seconds=0.3)
+        assert (await fleet.call(base_version())) in fleet.workers
+
+
+async def test_calls_that_wait_for_room_count_as_use() -> None:
+    async with serving(Fleet()) as fleet:
+        asyncio.get_running_loop().call_later(0.2, fleet.publish)
+        deadline = asyncio.get_running_loop().time() + 5
+        fleet.router.end(await fleet.router.begin(VERSION, "", deadline, {}, Standing(1, "normal")))
+        for worker in fleet.workers.values():
+            worker.waiting = 4
+            await fleet.watch.look(worker.spec.name)
+        waiting = [asyncio.ensure_future(fleet.call(asked)) for asked in (VERSION, base_version())]
+        await until(lambda: len(fleet.router.queue) == 2)
+        with fleet.router.uses.telling():
+            pass
+        fleet.router.note_calls()
+        with fleet.router.uses.telling() as used:
+            assert set(used) == {VERSION.id}
+        for call in waiting:
+            call.cancel()

@@ -47,6 +47,22 @@ async def test_down_worker_is_told_with_the_reason() -> None:
     assert "refused" in seen.detail
 
 
+async def test_a_worker_whose_answers_cannot_be_read_is_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = FakeWorker()
+    probe = prober(worker)
+    await probe.probe()
+
+    async def odd() -> tuple[ServedModel, ...]:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr(worker, "models", odd)
+    seen = await probe.probe()
+    assert not seen.healthy
+    assert "invalid start byte" in seen.detail
+
+
 async def test_slow_worker_keeps_its_place_for_a_few_probes() -> None:
     worker = FakeWorker()
     probe = prober(worker)

@@ -56,6 +56,12 @@ def test_metrics_that_say_nothing_are_empty() -> None:
     )
 
 
+@pytest.mark.parametrize("figure", [b"NaN", b"+Inf", b"1e999"])
+def test_a_figure_that_is_no_number_is_left_out(figure: bytes) -> None:
+    told = METRICS + b"vllm:num_requests_running " + figure + b"\n"
+    assert parse_metrics(told) == parse_metrics(METRICS)
+
+
 @pytest.fixture
 def admin(session: aiohttp.ClientSession) -> VllmAdmin:
     return VllmAdmin(Exchange(WorkerSpec("w", "http://worker/"), session))
