@@ -162,7 +162,7 @@ class Reconciler:
                 "running": seen.running,
                 "waiting": seen.waiting,
                 "kv_usage": seen.kv_usage,
-                "adapters": sorted(seen.adapters),
+                "adapters": len(seen.adapters),  # their names are their tenants' own
                 "base_model": seen.base_model,
             }
             await asyncio.to_thread(
