@@ -68,6 +68,12 @@ class Call:
             most = request.max_completion_tokens
         return len(self.asked) // 4 + (most or _TYPICAL_ANSWER) * self.expected_choices
 
+    def leave_unscored(self) -> None:
+        """Do not ask the worker how likely its tokens were: the answer gets no confidence."""
+        self.request.logprobs = None
+        if isinstance(self.request, ChatRequest):
+            self.request.top_logprobs = None
+
     @property
     def is_chat(self) -> bool:
         """Whether the worker is asked on its chat route."""

@@ -24,7 +24,7 @@ from gateway.serving.call import Call, Draft
 from gateway.serving.events import Event
 from gateway.serving.ids import mint
 from gateway.serving.keeper import SnapshotKeeper
-from gateway.serving.options import apply
+from gateway.serving.options import apply, ask_for_logprobs
 from gateway.serving.prompts import InputQuestion
 from gateway.serving.recorder import Recorder
 from gateway.serving.relay import Emit, ModelLost, WorkerRefused, relay
@@ -68,6 +68,7 @@ def begin(call: Call, deps: Deps) -> Draft:
     alias = alias_of(call.model, call.key, snapshot)
     version = resolve(call.model, alias, call.session, snapshot)
     apply(alias.options, call)
+    ask_for_logprobs(alias.options, deps.settings.logprobs, call)
     # Who pins a version wants that one or none.
     fallbacks = [] if "@" in call.model else snapshot.fallbacks(alias)
     others = [other for other in fallbacks if other.id != version.id]
