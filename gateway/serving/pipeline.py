@@ -20,6 +20,7 @@ from gateway.errors import (
     UpstreamFailed,
 )
 from gateway.registry.snapshot import Version
+from gateway.serving.affinity import affinity
 from gateway.serving.call import Call, Draft
 from gateway.serving.events import Event
 from gateway.serving.ids import mint
@@ -195,11 +196,11 @@ async def _attempt(
 ) -> None:
     """Choose a worker and relay its answer through the guards. Raises `UpstreamError`."""
     call, router = draft.call, deps.router
-    session = call.session or call.request_id
     guard = OutputGuard(policy, deps.judge, versions=deps.judge.versions)
     turn = Turn(guard, wants_tokens=call.wants_tokens, unary=not call.stream)
+    again = affinity(call, draft.version)
     target = await router.begin(
-        draft.version, session, deadline, avoid, draft.standing, _resort(draft, deps)
+        draft.version, again, deadline, avoid, draft.standing, _resort(draft, deps)
     )
     draft.tries(target, turn)
     answered: bool | None = None
