@@ -106,6 +106,7 @@ class Reconciler:
         busy = frozenset(self._busy)
         view = await self._look()
         await self._record()
+        await self._forget_sleepers(view)
         await self._advance(view)
         for name in view.snapshot.workers:
             seen = self._watch.observed.get(name, Observed(name))
@@ -174,6 +175,13 @@ class Reconciler:
                 metrics=metrics,
             )
             self._recorded[name] = (state, now)
+
+    async def _forget_sleepers(self, view: View) -> None:
+        """Who wakes is proven again: weights may be gone, or others, and the boot is the same."""
+        for name, seen in self._watch.observed.items():
+            if seen.asleep and (placed := view.placed.get(name)):
+                await asyncio.to_thread(self._store.drop_placements, name, tuple(placed))
+                logger.info("worker %s sleeps: it is proven again when it wakes", name)
 
     async def _advance(self, view: View) -> None:
         observed = self._watch.observed

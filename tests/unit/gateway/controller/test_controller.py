@@ -227,6 +227,24 @@ async def test_a_restarted_worker_is_proven_again() -> None:
     assert worker.log.count(f"load {version(1).worker_name}") == 2
 
 
+async def test_a_worker_that_slept_is_proven_again() -> None:
+    """It is the same boot and lists the same names, but its memory was given away."""
+    one = version(1, state=VersionState.SERVING)
+    store, worker = MemoryStore(one), FakeWorker()
+    async with controlling(store, worker):
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+        worker.asleep = True
+        await until(lambda: not store.placed)
+        assert worker.loaded
+        worker.log.clear()
+        worker.deltas[one.worker_name] = 0.0
+        worker.asleep = False
+        await until(lambda: effect(store) is Effect.NO_EFFECT)
+        worker.deltas.clear()
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+    assert worker.log.index("measure base@0") < worker.log.index(f"unload {one.worker_name}")
+
+
 async def test_a_worker_that_does_not_tell_its_boot_is_proven_again() -> None:
     store, worker = MemoryStore(version(1, state=VersionState.SERVING)), FakeWorker()
     worker.boot = None

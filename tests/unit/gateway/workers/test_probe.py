@@ -47,6 +47,19 @@ async def test_down_worker_is_told_with_the_reason() -> None:
     assert "refused" in seen.detail
 
 
+async def test_a_worker_that_sleeps_gets_no_calls_and_its_naps_are_counted() -> None:
+    worker = FakeWorker()
+    probe = prober(worker)
+    await probe.probe()
+    worker.asleep = True
+    for _ in range(2):
+        seen = await probe.probe()
+        assert (seen.healthy, seen.asleep, seen.detail) == (False, True, "The worker sleeps.")
+    worker.asleep = False
+    seen = await probe.probe()
+    assert (seen.healthy, seen.boot, seen.naps) == (True, "100.00", 1)
+
+
 async def test_slow_worker_keeps_its_place_for_a_few_probes() -> None:
     worker = FakeWorker()
     probe = prober(worker)
