@@ -86,7 +86,8 @@ class Draft:
 
     `version` answers: the one that was `wanted`, which is None then, or one of its `fallbacks`.
     `shadow` gets a copy of the call once the answer has ended; `asked` is when the worker that
-    answers was asked, on the monotonic clock.
+    answers was asked, on the monotonic clock; `dropped` are fields of its answer that nothing here
+    knows, where they were looked for.
     """
 
     call: Call
@@ -108,6 +109,7 @@ class Draft:
     body: bytes = b""
     shadow: Version | None = None
     asked: float = 0.0
+    dropped: set[str] = field(default_factory=set)
 
     @property
     def created(self) -> int:
