@@ -106,6 +106,7 @@ class Reconciler:
         busy = frozenset(self._busy)
         view = await self._look()
         await self._record()
+        await self._forget_sleepers(view)
         await self._advance(view)
         for name in view.snapshot.workers:
             seen = self._watch.observed.get(name, Observed(name))
@@ -162,7 +163,7 @@ class Reconciler:
                 "running": seen.running,
                 "waiting": seen.waiting,
                 "kv_usage": seen.kv_usage,
-                "adapters": sorted(seen.adapters),
+                "adapters": len(seen.adapters),  # their names are their tenants' own
                 "base_model": seen.base_model,
                 "static": seen.static,
             }
@@ -175,6 +176,13 @@ class Reconciler:
                 metrics=metrics,
             )
             self._recorded[name] = (state, now)
+
+    async def _forget_sleepers(self, view: View) -> None:
+        """Who wakes is proven again: weights may be gone, or others, and the boot is the same."""
+        for name, seen in self._watch.observed.items():
+            if seen.asleep and (placed := view.placed.get(name)):
+                await asyncio.to_thread(self._store.drop_placements, name, tuple(placed))
+                logger.info("worker %s sleeps: it is proven again when it wakes", name)
 
     async def _advance(self, view: View) -> None:
         observed = self._watch.observed

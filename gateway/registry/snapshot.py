@@ -79,8 +79,9 @@ class Version:
 class AliasOptions:
     """What an alias brings along to each call; None leaves it to client and worker.
 
-    The first twelve are defaults of the request's fields. `fallback` names who answers, in this
-    order, where the alias's own version cannot: `support@3`, `base`, another alias.
+    The first twelve are defaults of the request's fields. `logprobs` is the share of the calls
+    (0..1) for which workers are asked how likely their tokens were. `fallback` names who answers,
+    in this order, where the alias's own version cannot: `support@3`, `base`, another alias.
     """
 
     temperature: float | None = None
@@ -96,6 +97,7 @@ class AliasOptions:
     min_tokens: int | None = None
     ignore_eos: bool | None = None
     system_prompt: str | None = None
+    logprobs: float | None = None
     fallback: tuple[str, ...] = ()
 
     @property
@@ -112,7 +114,7 @@ class AliasOptions:
     def sampling(self) -> dict[str, Any]:
         """The defaults that are set, by the request's fields."""
         given = self.given
-        return {name: given[name] for name in given.keys() - {"system_prompt", "fallback"}}
+        return {name: given[name] for name in given.keys() - _NO_DEFAULTS}
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> AliasOptions:
@@ -124,6 +126,7 @@ class AliasOptions:
         return cls(**values)
 
 
+_NO_DEFAULTS = {"system_prompt", "logprobs", "fallback"}
 NO_OPTIONS = AliasOptions()
 
 

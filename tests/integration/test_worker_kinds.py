@@ -9,15 +9,17 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.settings import WorkerSettings
+from gateway.settings import BaseModelSettings, WorkerSettings
 from gateway.workers.file_source import write_list
 from tests.acceptance.live import wait_for
 from tests.stub.llama import LlamaWorker
+from tests.stub.script import Script
 from tests.stub.server import StubWorker
 from tests.stub.static import StaticWorker
 
 from .conftest import MakeStack
 from .stack import Stack
+from .test_fallback import options
 
 KEY = "sk-of-the-hosted-service"
 
@@ -25,6 +27,12 @@ KEY = "sk-of-the-hosted-service"
 @pytest.fixture
 def llama() -> Iterator[StubWorker]:
     with StubWorker(worker=LlamaWorker()) as stub:
+        yield stub
+
+
+@pytest.fixture
+def stub() -> Iterator[StubWorker]:
+    with StubWorker() as stub:
         yield stub
 
 
@@ -165,6 +173,35 @@ def test_a_hosted_service_answers_by_declaration(
     assert (seen.model, seen.body["temperature"]) == ("my-lora-v1", 0.5)
     for kept in (stack.home / "adapterloop.db", stack.gateway.log, stack.controller.log):
         assert KEY.encode() not in kept.read_bytes()
+
+
+def test_a_hosted_base_stands_in_for_an_adapter(
+    make_stack: MakeStack, hosted: StubWorker, stub: StubWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of a fallback chain may be another kind of worker, with a base of its own."""
+    monkeypatch.setenv("HOSTED_KEY", KEY)
+    far = WorkerSettings(
+        name="hosted",
+        url=hosted.url,
+        kind="openai",
+        api_key_env="HOSTED_KEY",
+        models={"base": "big-model"},
+        base="hosted",
+    )
+    stack = make_stack(
+        (WorkerSettings(name="gpu", url=stub.url), far),
+        bases=(BaseModelSettings(name="hosted", model="big-model"),),
+    )
+    stack.publish("support", stack.source("s1", seed=1))
+    assert stack.routable("support"), stack.controller.tail()
+    options(stack, fallback=["hosted"])
+    assert chat(stack, "support").json()["model"] == "support@1"
+    stub.script = Script(fault="error")
+    answer = chat(stack, "support", top_k=5)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["model"] == "hosted@0"
+    assert answer.headers["x-fallback-from"] == "support@1"
+    assert "big-model" in answer.json()["choices"][0]["message"]["content"]
 
 
 def test_a_wrong_key_is_the_workers_fault_and_not_the_callers(

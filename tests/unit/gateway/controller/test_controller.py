@@ -38,6 +38,7 @@ class MemoryStore:
         self.placed: dict[tuple[str, int], Placement] = {}
         self.specs: dict[str, WorkerSpec] = {}
         self.workers: dict[str, bool] = {}
+        self.figures: dict[str, Mapping[str, Any]] = {}
         self.reasons: list[tuple[int, VersionState, str]] = []
         self.beats: tuple[GatewayBeat, ...] = ()
         self.references = {v.id: fingerprint() for v in versions}
@@ -109,6 +110,7 @@ class MemoryStore:
     ) -> None:
         self._ask()
         self.workers[name] = healthy
+        self.figures[name] = metrics or {}
 
     def live_gateways(self, max_age_s: float) -> tuple[GatewayBeat, ...]:
         return tuple(beat for beat in self.beats if self.now - beat.heartbeat_at < max_age_s)
@@ -182,6 +184,16 @@ async def test_a_registered_version_becomes_a_candidate_everywhere() -> None:
     assert store.holder is None
 
 
+async def test_what_is_told_of_a_worker_names_no_adapter() -> None:
+    """Every tenant's admins read it."""
+    store, worker = MemoryStore(version(1)), FakeWorker()
+    worker.loaded[version(1).worker_name] = "/adapters/1"
+    async with controlling(store, worker):
+        await until(lambda: "w1" in store.figures)
+    assert store.figures["w1"]["adapters"] == 1
+    assert "support" not in str(store.figures)
+
+
 async def test_a_version_that_has_no_effect_is_rejected_and_taken_off() -> None:
     store, worker = MemoryStore(version(1)), FakeWorker()
     worker.delta = 0.0
@@ -217,6 +229,24 @@ async def test_a_restarted_worker_is_proven_again() -> None:
         worker.restart()
         await until(lambda: ("w1", 1) in store.placed and store.placed["w1", 1].boot == "101.00")
     assert worker.log.count(f"load {version(1).worker_name}") == 2
+
+
+async def test_a_worker_that_slept_is_proven_again() -> None:
+    """It is the same boot and lists the same names, but its memory was given away."""
+    one = version(1, state=VersionState.SERVING)
+    store, worker = MemoryStore(one), FakeWorker()
+    async with controlling(store, worker):
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+        worker.asleep = True
+        await until(lambda: not store.placed)
+        assert worker.loaded
+        worker.log.clear()
+        worker.deltas[one.worker_name] = 0.0
+        worker.asleep = False
+        await until(lambda: effect(store) is Effect.NO_EFFECT)
+        worker.deltas.clear()
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+    assert worker.log.index("measure base@0") < worker.log.index(f"unload {one.worker_name}")
 
 
 async def test_a_worker_that_does_not_tell_its_boot_is_proven_again() -> None:

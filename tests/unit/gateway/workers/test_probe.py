@@ -63,6 +63,19 @@ async def test_a_worker_whose_answers_cannot_be_read_is_down(
     assert "invalid start byte" in seen.detail
 
 
+async def test_a_worker_that_sleeps_gets_no_calls_and_its_naps_are_counted() -> None:
+    worker = FakeWorker()
+    probe = prober(worker)
+    await probe.probe()
+    worker.asleep = True
+    for _ in range(2):
+        seen = await probe.probe()
+        assert (seen.healthy, seen.asleep, seen.detail) == (False, True, "The worker sleeps.")
+    worker.asleep = False
+    seen = await probe.probe()
+    assert (seen.healthy, seen.boot, seen.naps) == (True, "100.00", 1)
+
+
 async def test_slow_worker_keeps_its_place_for_a_few_probes() -> None:
     worker = FakeWorker()
     probe = prober(worker)
