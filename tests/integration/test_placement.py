@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import pytest
 
 from tests.acceptance.live import wait_for
 
@@ -13,7 +12,6 @@ from .conftest import MakeStack
 from .stack import Stack
 from .wire import CHAT, body_for
 
-pytestmark = pytest.mark.timeout(120)
 ALIASES = ("a", "b", "c", "d", "e")
 ROOM = 2
 
