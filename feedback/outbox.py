@@ -51,7 +51,7 @@ class Outbox:
         self.aside = self._begin.aside
         self._stored = self._begin.waiting
         self._written = 0
-        self._in_hand = 0
+        self._given = self._done = 0
         # Held over a write and the counting of it, so that `_look` never counts a record twice.
         self._counting = threading.Lock()
         self._closing = threading.Event()
@@ -74,13 +74,14 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Records that are not in the store yet, as of half a second ago."""
-        return self._stored + self._incoming.qsize() + self._in_hand
+        return self._stored + self._given - self._done
 
     def put(self, record_id: str, payload: bytes) -> bool:
         """Hand a record over; False when the outbox is full and the record was dropped."""
         if self.waiting >= self._bound:
             self.dropped += 1
             return False
+        self._given += 1
         self._incoming.put((record_id, payload))
         return True
 
@@ -116,7 +117,6 @@ class Outbox:
             batch, open_ = self._next_batch()
             for at in range(0, len(batch), _AT_ONCE):
                 self._write(batch[at : at + _AT_ONCE])
-            self._in_hand = 0
 
     def _next_batch(self) -> tuple[list[tuple[str, bytes]], bool]:
         """Wait for a first record, then gather what comes within one commit interval."""
@@ -124,7 +124,6 @@ class Outbox:
         if item is None:
             return [], False
         batch = [item]
-        self._in_hand = 1
         time.sleep(_COMMIT_EVERY)
         while True:
             try:
@@ -134,7 +133,6 @@ class Outbox:
             if item is None:
                 return batch, False
             batch.append(item)
-            self._in_hand += 1
 
     def _write(self, records: Records) -> None:
         """Commit records; a full or failing disk costs them, never the server."""
@@ -142,13 +140,14 @@ class Outbox:
             try:
                 with self._counting:
                     self._count(self.file.put(records))
-                    self._in_hand -= len(records)
+                    self._done += len(records)
                 return
             except sqlite3.Error as error:
                 if is_busy(error):
                     logger.warning("outbox: another process keeps the file locked")
                     continue
                 self.failed += len(records)
+                self._done += len(records)
                 logger.exception("outbox: %d records could not be written", len(records))
                 return
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -44,8 +45,9 @@ def extras(value: Any) -> list[str]:
 
 
 @pytest.fixture
-def client(live: Live) -> OpenAI:
-    return live.client()
+def client(live: Live) -> Iterator[OpenAI]:
+    with live.client() as client:
+        yield client
 
 
 def stream_chat(client: OpenAI, **body: Any) -> Streamed:

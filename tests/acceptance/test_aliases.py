@@ -104,10 +104,13 @@ def test_a_canary_goes_on_by_real_answers_and_callers_stay(narrow: Live, trial: 
             seen[user].append(told_of(answer)[0])
         return bool(narrow.adapter(trial)["stable"] == 2)
 
+    def all_meet_it() -> bool:
+        """The gateway learns of the controller's move within its next look at the registry."""
+        answers = [ask(narrow, model=trial, user=user, max_tokens=1) for user in users]
+        return {told_of(answer)[0] for answer in answers} == {f"{trial}@2"}
+
     assert wait_for(promoted, 90), narrow.adapter(trial)
-    assert {told_of(ask(narrow, model=trial, user=user, max_tokens=1))[0] for user in users} == {
-        f"{trial}@2"
-    }
+    assert wait_for(all_meet_it, 20)
     for models in seen.values():  # only ever from the stable version to the candidate
         assert models == sorted(models), seen
     moves = narrow.adapter(trial)["events"]

@@ -49,7 +49,7 @@ def within_one_minute(seconds: float) -> None:
 
 def test_requests_a_minute(live: Live) -> None:
     key = limited(live, requests_per_minute=2)
-    within_one_minute(6)
+    within_one_minute(20)
     with live.http(key) as http:
         assert http.post(CHAT, json=body(max_tokens=1)).status_code == 200
         streamed = http.post(CHAT, json=body(max_tokens=1, stream=True))
@@ -116,7 +116,7 @@ def test_calls_wait_while_the_worker_is_full(narrow: Live) -> None:
     assert wait_for(lambda: running(narrow) == 0, 30)
     before = metric(narrow, served)
     with ThreadPoolExecutor(8) as pool:
-        first = [pool.submit(call, 40) for _ in range(2)]
+        first = [pool.submit(call, 150) for _ in range(2)]
         assert wait_for(lambda: metric(narrow, "adapterloop_worker_full") == 1, 20)
         waiting = [pool.submit(call, 2) for _ in range(4)]
         assert wait_for(lambda: metric(narrow, "adapterloop_queue") == 4, 20)

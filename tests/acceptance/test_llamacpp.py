@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -65,6 +66,16 @@ def servers(live: Live) -> dict[int, psutil.Process]:
             continue
         if line and line[0] == str(PROGRAM):
             found[int(line[line.index("--port") + 1])] = process
+    return found
+
+
+def keepers(live: Live) -> list[psutil.Process]:
+    """What keeps the llama-servers."""
+    found = []
+    for process in processes_of(live.home):
+        with suppress(psutil.Error):
+            if process.cmdline()[-2:] == ["worker", "--die-with-parent"]:
+                found.append(process)
     return found
 
 
@@ -224,14 +235,10 @@ def test_a_killed_llama_server_is_back_with_its_adapters(llama: Live) -> None:
 
 
 def test_no_llama_server_outlives_a_killed_keeper(llama: Live) -> None:
-    keepers = [
-        process
-        for process in processes_of(llama.home)
-        if process.cmdline()[-2:] == ["worker", "--die-with-parent"]
-    ]
     old = servers(llama)
-    assert keepers
-    for keeper in keepers:
+    found = keepers(llama)
+    assert found
+    for keeper in found:
         keeper.kill()
     assert wait_for(lambda: not any(process.is_running() for process in old.values()), 10)
     assert wait_for(lambda: bool(servers(llama)), 60, 0.5)

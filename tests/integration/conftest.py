@@ -22,7 +22,8 @@ from .stack import Process, Stack
 MakeStack = Callable[..., Stack]
 
 
-def _listens(path: Path) -> bool:
+def listens(path: Path) -> bool:
+    """Whether a process takes connections on this socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -38,7 +39,7 @@ def guard_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = folder / "guard.sock"
     guard = Process("guard", [stacks.GUARD, "--socket", str(path)], folder).start()
     deadline = time.monotonic() + 120
-    while not _listens(path):
+    while not listens(path):
         if time.monotonic() > deadline or not guard.alive:
             raise AssertionError(f"the guard process did not start:\n{guard.tail()}")
         time.sleep(0.05)

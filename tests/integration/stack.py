@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -60,13 +61,13 @@ class Process:
         return self._popen is not None and self._popen.poll() is None
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it; killed if it does not end within 15 seconds."""
+        """End it; killed if it does not end within half a minute, as Kubernetes would."""
         if self._popen is None:
             return
         if self._popen.poll() is None:
             self._popen.send_signal(how)
             try:
-                self._popen.wait(timeout=15)
+                self._popen.wait(timeout=30)
             except subprocess.TimeoutExpired:
                 self._popen.kill()
                 self._popen.wait()
@@ -160,10 +161,10 @@ class Stack:
         process = self._process("gateway", self.settings.model_copy(update={"port": port}))
         live = replace(self.live, base_url=f"http://127.0.0.1:{port}/v1")
         self.others.append((process.start(), live))
-        self._wait_ready(process, live, 60)
+        self._wait_ready(process, live, 120)
         return process, live
 
-    def wait_ready(self, seconds: float = 60) -> None:
+    def wait_ready(self, seconds: float = 120) -> None:
         """Wait until `/health/ready` of the first gateway says 200."""
         self._wait_ready(self.gateway, self.live, seconds)
 
@@ -218,11 +219,29 @@ class Stack:
         assert answer.status_code == 201, answer.text
         number = int(answer.json()["version"])
         if promote:
-            last = wait_for(lambda: (r := self.promote(alias, number)).status_code == 200 and r, 30)
+            last = wait_for(lambda: (r := self.promote(alias, number)).status_code == 200 and r, 60)
             assert last, f"{self.promote(alias, number).text}\n{self.controller.tail()}"
         else:
-            assert wait_for(lambda: self.callable(f"{alias}@{number}"), 30), self.controller.tail()
+            assert wait_for(lambda: self.callable(f"{alias}@{number}"), 60), self.controller.tail()
         return number
+
+    def kept(self, ids: Collection[str], seconds: float = 20) -> bool:
+        """Whether in time all these records are on disk: in the outbox, or shipped from it."""
+        box = self.home / "outbox" / f"gateway-{self.port}.db"
+
+        def missing() -> set[str]:
+            # In this order: a record is in the store before it leaves the outbox.
+            return set(ids) - _ids(box, "SELECT id FROM outbox") - self.stored()
+
+        return bool(wait_for(lambda: not missing(), seconds))
+
+    def stored(self) -> set[str]:
+        """The ids of the records that are in the store, as the outbox names them."""
+        shipped = (
+            "SELECT id FROM captures UNION SELECT id FROM counted"
+            " UNION SELECT 'shadow-' || id FROM shadow_pairs"
+        )
+        return _ids(self.home / "adapterloop.db", shipped)
 
     def callable(self, model: str) -> bool:
         """Whether a call to a model is answered."""
@@ -230,6 +249,11 @@ class Stack:
         with self.live.http() as http:
             return http.post("/v1/chat/completions", json=body).status_code == 200
 
-    def routable(self, model: str, seconds: float = 20) -> bool:
+    def routable(self, model: str, seconds: float = 60) -> bool:
         """Whether a model becomes callable in time."""
         return bool(wait_for(lambda: self.callable(model), seconds))
+
+
+def _ids(path: Path, query: str) -> set[str]:
+    with closing(sqlite3.connect(path, timeout=10)) as connection:
+        return {name for (name,) in connection.execute(query)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
-import pytest
 
 from gateway.settings import RolloutSettings
 from tests.acceptance.live import wait_for
@@ -14,7 +13,6 @@ from tests.stub.script import Asked, Script
 from .conftest import MakeStack
 from .stack import Stack
 
-pytestmark = pytest.mark.timeout(120)
 ROLLOUT = RolloutSettings(evidence="answers", steps=(0.5,), answers=5)
 
 
@@ -87,7 +85,7 @@ def test_the_base_then_a_canary_that_holds_and_one_that_faults(make_stack: MakeS
         end = told(stack)
         assert (end["stable"], end["events"][-1]["kind"]) == (first, "rollback")
         assert end["events"][-1]["detail"]["hard_faults"] >= 1
-        assert "is rolled back" in stack.controller.tail()
+        assert wait_for(lambda: "is rolled back" in stack.controller.tail(), 10)
         back = admin.post("/admin/v1/adapters/support/rollback").json()
         assert (back["stable"], back["previous"]) == (0, first)
         assert ask(http).json()["model"] == "base@0"

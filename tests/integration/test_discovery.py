@@ -62,13 +62,14 @@ def goes_on_without_its_worker(stack: Stack, stub: StubWorker) -> None:
     """A stream ends as it should though its worker is removed in the middle."""
     full = 'adapterloop_worker_full{worker="gpu@127.0.0.1"}'
     registry = Registry.from_settings(stack.settings)
-    stub.script = Script(text="The train leaves at noon. " * 30, delay=0.02)
+    stub.script = Script(text="The train leaves at noon. " * 30, delay=0.5)
     body = body_for(CHAT, "support", "Hello", stream=True, max_tokens=400)
     with stack.live.http() as http, http.stream("POST", CHAT, json=body) as answer:
         assert full in http.get("/metrics").text
         assert registry.remove_worker("gpu@127.0.0.1")
-        assert wait_for(lambda: full not in http.get("/metrics").text, 4)
+        assert wait_for(lambda: full not in http.get("/metrics").text, 20)
         assert stub.seen.running
+        stub.script.delay = 0.0  # the rest at once
         text = answer.read().decode()
     registry.close()
     assert '"finish_reason":"stop"' in text
@@ -234,7 +235,7 @@ def test_a_worker_that_its_file_no_longer_lists_ends_the_calls_it_has(
 ) -> None:
     path = tmp_path / "workers.json"
     with StubWorker() as old, StubWorker() as new:
-        old.script = Script(delay=0.1, text="one word after another " * 10)
+        old.script = Script(delay=0.3, text="One word after another. " * 30)
         write_list(path, {("127.0.0.1", old.port): {}})
         stack = make_stack((WorkerSettings(name="local", url=f"file+{path}"),))
 
@@ -248,7 +249,9 @@ def test_a_worker_that_its_file_no_longer_lists_ends_the_calls_it_has(
             stream = client.chat.completions.create(model="base", messages=ask, stream=True)  # type: ignore[arg-type]
             first = next(iter(stream))
             write_list(path, {("127.0.0.1", new.port): {}})
-            assert wait_for(lambda: names() == {f"local@127.0.0.1:{new.port}"}, 10), names()
+            assert wait_for(lambda: names() == {f"local@127.0.0.1:{new.port}"}, 30), names()
+            assert old.seen.running
+            old.script.delay = 0.0  # the rest at once
             chunks = [first, *stream]
             assert chunks[-1].choices[0].finish_reason == "stop"
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 
-import pytest
-
 from trainer.calibration import calibrate
 from trainer.measure import measure
 from trainer.rows import Row
 from trainer.settings import EvaluationSettings
 
 from .conftest import MakeStack
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def test_an_evaluation_holds_how_sure_the_version_was(make_stack: MakeStack) -> None:

@@ -19,7 +19,6 @@ from .test_canary import ROLLOUT, publish, told
 from .test_queue import FREE, FULL, metric
 from .wire import CHAT, ROUTES, body_for, read
 
-pytestmark = pytest.mark.timeout(120)
 PATIENT = Timeouts(connect=1, first_byte=1, idle=1, worker_wait=10, fallback_wait=0.5)
 
 

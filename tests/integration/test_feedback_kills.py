@@ -43,7 +43,7 @@ def started(repository: Path, settings: Path, round_: int, records: int) -> subp
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("victim", ["gateway", "shipping"])
 def test_every_record_once(
     repository: Path, tmp_path: Path, url: str, guard_socket: Path, victim: str

@@ -21,7 +21,7 @@ AWAY = float(os.environ.get("ADAPTERLOOP_TEST_AWAY_S", "10"))
 DRAINED = 3 * AWAY
 pytestmark = [
     pytest.mark.skipif(not INSTALLED, reason="needs PostgreSQL's programs"),
-    pytest.mark.timeout(120 + 6 * AWAY),
+    pytest.mark.timeout(300 + 6 * AWAY),
 ]
 
 

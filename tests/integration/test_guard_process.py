@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,6 +18,9 @@ from guardrails.moderation import moderate
 from guardrails.policy import GuardRule, Policy, default_policy
 from guardrails.stream import InputGuard, OutputGuard
 from guardrails.types import Passage
+from tests.acceptance.live import wait_for
+
+from .conftest import listens
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 TOXIC = (DATA / "toxic_sentences.txt").read_text("utf-8").splitlines()
@@ -123,11 +125,13 @@ def start(socket: Path, *arguments: str) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [sys.executable, "-m", "guardrails.process", "--socket", str(socket), *arguments]
     )
-    deadline = time.monotonic() + 90
-    while not socket.exists():
+    try:
+        assert wait_for(lambda: listens(socket) or process.poll() is not None, 90)
         assert process.poll() is None, "the guard process ended"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     return process
 
 
@@ -181,12 +185,15 @@ async def test_names_and_a_clean_end(tmp_path: Path) -> None:
     config.write_text("names: true\n")
     process = start(tmp_path / "g.sock", "--config", str(config))
     client = JudgeClient(tmp_path / "g.sock", timeout=20)
-    rule = GuardRule(guard="names", stage="output", action="redact", labels=("PERSON",))
-    guard = OutputGuard(Policy(guards=(rule,)), client)
-    release = await guard.scan(0, "content", "The manager is Barack Obama and he is in today.")
-    assert "".join(p.text for p in release.pieces) == "The manager is [PERSON] and he is in today."
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    try:
+        rule = GuardRule(guard="names", stage="output", action="redact", labels=("PERSON",))
+        guard = OutputGuard(Policy(guards=(rule,)), client)
+        release = await guard.scan(0, "content", "The manager is Barack Obama and he is in today.")
+        text = "".join(piece.text for piece in release.pieces)
+        assert text == "The manager is [PERSON] and he is in today."
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
     assert not (tmp_path / "g.sock").exists()
     with pytest.raises(GuardUnavailable):
         await client.ping()

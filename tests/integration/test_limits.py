@@ -18,8 +18,6 @@ from tests.stub.server import StubWorker
 
 from .wire import CHAT, RESPONSES, ROUTES, TEXT, body_for, events_of
 
-pytestmark = pytest.mark.timeout(90)
-
 PLENTY = 1_000_000
 LONG = "The train leaves at noon and arrives in the evening. " * 40
 FOUL = "You are a stupid worthless idiot and I hate you. "
@@ -58,12 +56,17 @@ def keys(live: Live, stub: StubWorker) -> Iterator[Keys]:
         client.close()
 
 
+def within_one_minute(seconds: float) -> None:
+    """Wait for the next of the minutes that limits count, where this one has not that much left."""
+    rest = 60 - time.time() % 60
+    if rest < seconds:
+        time.sleep(rest)
+
+
 @pytest.fixture(autouse=True)
 def _within_one_minute() -> None:
-    """Keep a test's calls in one of the minutes that limits count."""
-    rest = 60 - time.time() % 60
-    if rest < 15:
-        time.sleep(rest)
+    """Keep a test's calls in one minute."""
+    within_one_minute(15)
 
 
 def told(answer: httpx.Response) -> dict[str, str]:
@@ -90,9 +93,10 @@ def test_every_serving_route_is_limited(
 ) -> None:
     client = keys(requests_per_minute=1, tokens_per_minute=PLENTY)
     if path == "/v1/feedback":
-        said = live.client().chat.completions.create(
-            model="support", messages=[{"role": "user", "content": "Hello"}]
-        )
+        with live.client() as official:
+            said = official.chat.completions.create(
+                model="support", messages=[{"role": "user", "content": "Hello"}]
+            )
         body = body | {"response_id": said.id}
     first = client.post(path, json=body)
     assert first.status_code == 200, first.text
@@ -125,8 +129,11 @@ def test_tokens_a_minute_and_the_official_client(keys: Keys, live: Live) -> None
     refused = client.post(CHAT, json=body)
     assert assert_openai_error(refused, 429)["type"] == "tokens"
     secret = client.headers["authorization"].removeprefix("Bearer ")
-    with pytest.raises(openai.RateLimitError, match="300 tokens a minute"):
-        live.client(api_key=secret).chat.completions.create(
+    with (
+        live.client(api_key=secret) as official,
+        pytest.raises(openai.RateLimitError, match="300 tokens a minute"),
+    ):
+        official.chat.completions.create(
             model="support", messages=[{"role": "user", "content": "Hello"}], max_tokens=299
         )
 
@@ -181,14 +188,14 @@ def test_a_client_that_leaves_in_the_middle_pays_for_what_came(
 
 
 def test_a_worker_that_fails_costs_nothing(keys: Keys, stub: StubWorker) -> None:
+    within_one_minute(45)  # each of the two calls waits ten seconds for another worker
     client = keys(tokens_per_minute=PLENTY)
     stub.script = Script(fault="error")
     for stream in (False, True):
         body = body_for(CHAT, "support", "Hello", stream=stream, max_tokens=4000)
         assert client.post(CHAT, json=body).status_code >= 500
     stub.script = Script()
-    # What was reserved is given back after the answer.
-    assert wait_for(lambda: left(client) == PLENTY, 5)
+    assert left(client) == PLENTY
 
 
 def test_a_stream_that_dies_costs_what_came(keys: Keys, stub: StubWorker) -> None:
@@ -205,7 +212,8 @@ def test_an_answer_that_a_guard_ends_costs_what_the_worker_made(
     keys: Keys, stub: StubWorker, stream: bool
 ) -> None:
     client = keys(tokens_per_minute=PLENTY)
-    stub.script = Script(text="Good day to you. " + FOUL + LONG, delay=0.002)
+    # Streamed, it is slow enough for the guard to end it long before it is whole.
+    stub.script = Script(text="Good day to you. " + FOUL + LONG, delay=0.03 if stream else 0.002)
     body = body_for(CHAT, "support", "Hello", stream=stream, max_tokens=4000)
     answer = client.post(CHAT, json=body)
     assert "content_filter" in answer.text

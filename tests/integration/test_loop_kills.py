@@ -24,7 +24,7 @@ from .stack import Process, Stack
 ROUNDS = int(os.environ.get("ADAPTERLOOP_TEST_ROUNDS", "12"))
 LAG = 0.2
 VICTIMS = ("gateway", "controller", "trainer", "worker")
-pytestmark = pytest.mark.timeout(240 + 15 * ROUNDS)
+pytestmark = pytest.mark.timeout(300 + 20 * ROUNDS)
 
 
 class Load:

@@ -16,7 +16,6 @@ from trainer.merge import METHODS, Plan, Source, merge
 from .adapters import BASE, HIDDEN, LAYERS, add_fingerprint, make_adapter
 
 pytestmark = [
-    pytest.mark.timeout(120),
     # What PEFT still asks of transformers.
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
 ]

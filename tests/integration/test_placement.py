@@ -13,7 +13,6 @@ from .conftest import MakeStack
 from .stack import Stack
 from .wire import CHAT, body_for
 
-pytestmark = pytest.mark.timeout(120)
 ALIASES = ("a", "b", "c", "d", "e")
 ROOM = 2
 

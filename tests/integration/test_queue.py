@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from http.client import HTTPConnection
 from typing import Any
 
 import httpx
 import pytest
 
 from gateway.registry.snapshot import Priority
+from gateway.serving import retries
+from gateway.serving.breaker import FIRST_PAUSE_S, IN_A_ROW
 from gateway.settings import QueueSettings
 from tests.acceptance.live import wait_for
 from tests.stub.script import Script
@@ -21,8 +27,6 @@ from .conftest import MakeStack
 from .stack import Stack
 from .test_feedback_api import rows
 from .wire import CHAT, body_for, read
-
-pytestmark = pytest.mark.timeout(300)
 
 FULL, FREE = 0.99, 0.1
 
@@ -50,15 +54,22 @@ def say(stack: Stack, kv_usage: float) -> None:
 
 
 def asked_of(stack: Stack, worker: int) -> list[str]:
-    """The words that a worker was asked."""
+    """The words that a worker was asked, in turn."""
     return [asked.last for asked in stack.workers[worker].seen.requests]
 
 
+def tries_of(seconds: float) -> float:
+    """How often a worker that always fails may be tried in this time.
+
+    Three times, and then after a pause of a second, of two, of four, and so on.
+    """
+    return IN_A_ROW + math.log2(1 + seconds / FIRST_PAUSE_S)
+
+
 class Callers:
-    """Calls that wait, each on a thread of its own; `done` has them in the order of their ends."""
+    """Calls that wait, each on a thread of its own."""
 
     def __init__(self, stack: Stack) -> None:
-        self.done: list[str] = []
         self._stack = stack
         self._pool = ThreadPoolExecutor(64)
 
@@ -69,19 +80,23 @@ class Callers:
         assert wait_for(lambda: metric(self._stack, "adapterloop_queue") > before, 30)
         return future
 
-    def call(
-        self, label: str, key: str | None = None, *, timeout: float = 120, **more: Any
-    ) -> Future[httpx.Response]:
+    def call(self, label: str, key: str | None = None, **more: Any) -> Future[httpx.Response]:
         """Begin a call."""
-        return self._pool.submit(self._post, label, key, timeout, more)
+        return self._pool.submit(self._post, label, key, more)
 
-    def _post(self, label: str, key: str | None, timeout: float, more: Any) -> httpx.Response:
+    def _post(self, label: str, key: str | None, more: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {key or self._stack.live.api_key}"}
         body = body_for(CHAT, "base", label, **more)
         url = self._stack.live.root + CHAT
-        answer = httpx.post(url, json=body, headers=headers, timeout=timeout)
-        self.done.append(label)
-        return answer
+        return httpx.post(url, json=body, headers=headers, timeout=120)
+
+
+def begun(stack: Stack, label: str) -> HTTPConnection:
+    """A call that was sent, whose answer nobody reads."""
+    connection = HTTPConnection("127.0.0.1", stack.port)
+    headers = {"authorization": f"Bearer {stack.live.api_key}"}
+    connection.request("POST", CHAT, json.dumps(body_for(CHAT, "base", label)), headers)
+    return connection
 
 
 @pytest.fixture
@@ -122,8 +137,10 @@ class TestFull:
         for worker in stack.workers:
             worker.worker.kv_usage = FREE
         assert {call.result().status_code for call in calls} == {200}
-        assert set(callers.done[:2]) == {"high"}
-        assert set(callers.done[2:4]) == {"normal"}
+        priorities = {"high": 0, "normal": 1, "low": 2, "flex": 2}
+        for at in range(2):
+            turns = [priorities[word] for word in asked_of(stack, at) if word in priorities]
+            assert turns == sorted(turns)
         waited = [int(call.result().headers["x-queue-ms"]) for call in calls]
         assert min(waited) > 10
         assert [worker.seen.max_running for worker in stack.workers] == [1, 1]
@@ -157,7 +174,8 @@ class TestFull:
         calls += [callers.queue("few", other) for _ in range(2)]
         stack.workers[0].worker.kv_usage = FREE
         assert {call.result().status_code for call in calls} == {200}
-        assert callers.done[:4].count("few") == 2
+        turns = [word for word in asked_of(stack, 0) if word in ("many", "few")]
+        assert turns[:4].count("few") == 2
 
     def test_a_full_queue_says_when_to_come_back(
         self, make_stack: MakeStack, callers_of: CallersOf
@@ -192,10 +210,10 @@ class TestFull:
         stack = make_stack(queue=QueueSettings(wait=120))
         callers = callers_of(stack)
         say(stack, FULL)
-        leaving = [callers.call("leaves", timeout=0.5) for _ in range(5)]
-        for call in leaving:
-            with pytest.raises(httpx.ReadTimeout):
-                call.result()
+        leaving = [begun(stack, "leaves") for _ in range(5)]
+        assert wait_for(lambda: metric(stack, "adapterloop_queue") == 5, 30)
+        for connection in leaving:
+            connection.close()
         assert wait_for(lambda: metric(stack, "adapterloop_queue") == 0, 5)
         stays = callers.queue("stays")
         say(stack, FREE)
@@ -243,6 +261,7 @@ class TestFailing:
         bad.script = Script(fault=fault)
         before = bad.seen.paths[CHAT]
         statuses: Counter[int] = Counter()
+        began = time.monotonic()
         with stack.live.http() as http:
             for n in range(200):
                 answer = http.post(CHAT, json=body_for(CHAT, "base", str(n)))
@@ -252,14 +271,14 @@ class TestFailing:
             assert statuses[200] >= 200 - tried
         else:
             assert statuses == {200: 200}
-        assert 1 <= tried <= 12
+        assert 1 <= tried <= 6 + tries_of(time.monotonic() - began)
         assert metric(stack, 'adapterloop_worker_circuit{state="closed",worker="stub-0"}') == 0
         assert metric(stack, 'adapterloop_worker_circuit{state="closed",worker="stub-1"}') == 1
         assert stack.gateway.tail(1000).count("worker stub-0 gets no calls for 1 s") == 1
 
         bad.script = Script()
         done = bad.seen.finished
-        assert wait_for(lambda: stack.callable("base") and bad.seen.finished > done + 20, 70)
+        assert wait_for(lambda: stack.callable("base") and bad.seen.finished > done + 20, 120)
         assert metric(stack, 'adapterloop_worker_circuit{state="closed",worker="stub-0"}') == 1
         assert good.seen.finished > 190
 
@@ -267,12 +286,12 @@ class TestFailing:
         stack = make_stack(workers=2)
         bad, _ = stack.workers
         bad.script = Script(text="The train leaves at noon. " * 20, fault="die", fault_after=60)
-        broken = 0
+        broken, began = 0, time.monotonic()
         with stack.live.http() as http:
             for n in range(60):
                 answer = http.post(CHAT, json=body_for(CHAT, "base", str(n), stream=True))
                 broken += read(CHAT, answer.text, stream=True).error is not None
-        assert 1 <= broken <= 6
+        assert 1 <= broken <= tries_of(time.monotonic() - began)
 
     def test_what_clients_do_wrong_does_not_count(self, make_stack: MakeStack) -> None:
         stack = make_stack(workers=2)
@@ -300,11 +319,13 @@ class TestFailing:
                     http.post(CHAT, json=body_for(CHAT, "base", str(n)))
 
         before = sum(worker.seen.paths[CHAT] for worker in stack.workers)
+        began = time.monotonic()
         threads = [threading.Thread(target=call) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         tries = sum(worker.seen.paths[CHAT] for worker in stack.workers) - before
-        assert tries < 400 * 1.25 + 60
+        spare = retries.FLOOR * (retries.SPAN_S + time.monotonic() - began)
+        assert tries <= 400 * (1 + retries.SHARE) + spare
         assert metric(stack, 'adapterloop_retries_total{outcome="refused"}') > 0

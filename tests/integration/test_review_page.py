@@ -22,7 +22,6 @@ playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium"),
-    pytest.mark.timeout(180),
 ]
 SYSTEM = "Answer this question about Acme Cloud in one short sentence."
 HOSTILE = "<script>document.title = 'owned'</script><b>What does Kite Small cost?</b>"
@@ -103,7 +102,7 @@ def test_an_answer_is_corrected_by_hand_and_stands_in_the_next_data_set(
     sign_in(page, "sk-al-nobody")
     assert "not the key of a reviewer" in page.get_by_role("alert").inner_text()
     sign_in(page, stack.live.api_key)  # an app's key does not open the pages
-    assert page.get_by_role("alert").is_visible()
+    page.get_by_role("alert").wait_for()
     sign_in(page, stack.live.reviewer_key)
     page.get_by_role("heading", name="Answers to review").wait_for()
     picture(page, "queue")
@@ -125,6 +124,7 @@ def test_an_answer_is_corrected_by_hand_and_stands_in_the_next_data_set(
     editor.fill(ANSWER)
     page.keyboard.press("Control+Enter")  # nothing was changed: refused, and nothing is lost
     assert "same as the rejected answer" in page.get_by_role("alert").inner_text()
+    page.wait_for_load_state()
     editor.fill(CORRECTION)
     page.keyboard.press("Control+Enter")
     page.get_by_text(f"Item {item['id']} is decided.").wait_for()
@@ -163,8 +163,10 @@ def test_it_works_on_a_telephone_and_without_a_script(
     page.goto(f"/ui/review/{item['id']}")
     picture(page, "item-telephone")
     page.get_by_role("button", name="Correct", exact=False).first.click()
+    page.get_by_text(f"Item {item['id']} is decided.").wait_for()
     assert queued(stack, "done")[response_id]["reviews"][0]["verdict"] == "correct"
     page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/ui/sign-in")
     page.goto(f"/ui/review/{item['id']}")
     assert page.url.endswith(f"/ui/sign-in?next=%2Fui%2Freview%2F{item['id']}")
     context.close()

@@ -16,8 +16,6 @@ from tests.acceptance.refusals_suite import assert_openai_error
 from .adapters import HIDDEN, make_adapter
 from .stack import Stack
 
-pytestmark = pytest.mark.timeout(60)
-
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 Spoil = Callable[[Path], None]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.acceptance import openai_client_suite as suite
 from tests.acceptance.openai_client_suite import client as client  # the fixture
 
@@ -22,6 +20,3 @@ class TestResponses(suite.ResponsesSuite):
 
 class TestModels(suite.ModelsSuite):
     pass
-
-
-pytestmark = pytest.mark.timeout(60)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import pytest
-
 from bench.serving_cpu import everything, measure
 
 CEILING_US = 400.0
@@ -14,7 +12,6 @@ MOMENTS = 3
 """What else runs on the host only adds to the figure, by up to a half: a quiet moment tells it."""
 
 
-@pytest.mark.timeout(300)
 def test_cpu_per_unary_call(tmp_path: Path, guard_socket: Path) -> None:
     medians: list[float] = []
     with everything(tmp_path, guard_socket) as stack:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.acceptance import refusals_suite as suite
-
-pytestmark = pytest.mark.timeout(60)
 
 
 class TestRefusals(suite.RefusalsSuite):

@@ -6,16 +6,14 @@ import asyncio
 import re
 
 import httpx
-import pytest
 
+from tests.acceptance.live import wait_for
 from tests.stub.script import Script
 from tests.stub.server import StubWorker
 
 from .conftest import MakeStack
 from .stack import Stack
 from .wire import CHAT, body_for, read
-
-pytestmark = pytest.mark.timeout(120)
 
 STREAMS = 8
 SWAPS = 10
@@ -102,7 +100,8 @@ async def test_a_version_is_proven_beside_running_calls(make_stack: MakeStack) -
         await asyncio.sleep(0.5)
         try:
             await asyncio.to_thread(stack.publish, "support", stack.source("two", seed=2))
-            await asyncio.sleep(1.5)
+            both = {"support@1", "support@2"}
+            await asyncio.to_thread(wait_for, lambda: set(load.models) >= both, 20)
         finally:
             load.over = True
     assert load.failed == []

@@ -15,8 +15,6 @@ from tests.stub.server import StubWorker
 
 from .stack import Stack
 
-pytestmark = pytest.mark.timeout(120)
-
 STORAGE = f"s3://{BUCKET}/loop"
 
 

@@ -17,7 +17,6 @@ from trainer.runs import Run
 from trainer.training import progress_line, run_training
 
 pytestmark = [
-    pytest.mark.timeout(300),
     # The training process is another one; here only its files are read.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]

@@ -13,12 +13,12 @@ from gateway.serving.upstream import HttpUpstream, UpstreamError, UpstreamTimeou
 from gateway.settings import Timeouts
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-SHORT = Timeouts(connect=0.5, first_byte=0.3, idle=0.3)
+PATIENT, SHORT = Timeouts(), Timeouts(first_byte=0.3, idle=0.3)
 
 
 @asynccontextmanager
 async def served(
-    handler: Handler, host: str = "127.0.0.1"
+    handler: Handler, timeouts: Timeouts = PATIENT, host: str = "127.0.0.1"
 ) -> AsyncIterator[tuple[HttpUpstream, WorkerSpec]]:
     async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -30,7 +30,7 @@ async def served(
 
     server = await asyncio.start_server(guarded, host, 0)
     port = server.sockets[0].getsockname()[1]
-    upstream = HttpUpstream(SHORT)
+    upstream = HttpUpstream(timeouts)
     try:
         written = f"[{host}]" if ":" in host else host
         yield upstream, WorkerSpec("w", f"http://{written}:{port}")
@@ -77,7 +77,7 @@ async def test_the_host_is_written_as_in_the_url(host: str) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         writer.write(answer(head.split(b"\r\nhost: ")[1].split(b"\r\n")[0]))
 
-    async with served(tell, host) as (upstream, worker):
+    async with served(tell, host=host) as (upstream, worker):
         assert worker.url == f"http://{(await read(upstream, worker)).decode()}"
 
 
@@ -111,7 +111,7 @@ async def test_no_answer_is_a_time_out_before_the_first_byte() -> None:
         await request_of(reader)
         await asyncio.sleep(5)
 
-    async with served(silent) as (upstream, worker):
+    async with served(silent, SHORT) as (upstream, worker):
         with pytest.raises(UpstreamTimeout, match="no answer in time"):
             await read(upstream, worker)
 
@@ -123,7 +123,10 @@ async def test_a_stream_that_stops_is_a_time_out_of_its_own() -> None:
         writer.write(b"9\r\ndata: 1\n\n\r\n")
         await asyncio.sleep(5)
 
-    async with served(stops) as (upstream, worker), upstream.post(worker, "/x", b"") as response:
+    async with (
+        served(stops, SHORT) as (upstream, worker),
+        upstream.post(worker, "/x", b"") as response,
+    ):
         events = response.events()
         assert await anext(events) == b"1"
         with pytest.raises(UpstreamTimeout, match="the answer stopped"):
@@ -144,7 +147,7 @@ async def test_what_breaks_off_is_an_error(reply: bytes) -> None:
 
 
 async def test_nobody_listening_is_an_error() -> None:
-    upstream = HttpUpstream(SHORT)
+    upstream = HttpUpstream(PATIENT)
     with pytest.raises(UpstreamError):
         await read(upstream, WorkerSpec("w", "http://127.0.0.1:9"))
 

@@ -107,10 +107,9 @@ def test_an_adapter_that_llama_server_ignores_never_answers(
     folder = stack.source("s1", seed=1)
     worker = llama.worker
     assert isinstance(worker, LlamaWorker)
+    worker.load_fault = "no_effect"
     worker.given = {register(stack, folder): folder}
     worker.reboot()
-    for adapter in worker.adapters.values():
-        adapter.fault = "no_effect"
     state = wait_for(lambda: placements(stack).get("support@1"), 30)
     assert state, stack.controller.tail()
     assert (state["effect"], state["routable"]) == ("no_effect", False)

@@ -26,7 +26,9 @@ class LlamaWorker(Worker):
         super().reboot()
         for name, folder in self.given.items():
             path = f"/loras/{name}.gguf"
-            self.adapters[name] = Adapter(name, path, effects.Weights.read(str(folder)))
+            weights = effects.Weights.read(str(folder))
+            fault = "none" if callable(self.load_fault) else self.load_fault
+            self.adapters[name] = Adapter(name, path, weights, fault)
 
     async def _models(self, exchange: Exchange) -> None:
         card = {"id": self.base, "object": "model", "owned_by": "llamacpp", "meta": {}}

@@ -136,7 +136,7 @@ async def test_killed_between_commit_and_ack(place: Place, rows: Rows) -> None:
     place.put(some_feedback(1))
     async with place.shipping():
         await place.until(lambda: place.shipper.away is not None)
-        assert place.outbox.waiting == 2
+        await place.until(lambda: place.outbox.waiting == 2)
         place.store.after = None
         await place.until(lambda: place.outbox.waiting == 0)
     assert len(rows(CAPTURES)) == len(rows(FEEDBACK)) == 1
@@ -177,7 +177,7 @@ async def test_while_something_is_away_records_wait(
     place.put(a_capture(1))
     async with place.shipping():
         await place.until(lambda: place.shipper.away is not None)
-        assert place.outbox.waiting == 1
+        await place.until(lambda: place.outbox.waiting == 1)
         place.store.error = finder.error = None
         await place.until(lambda: place.outbox.waiting == 0)
         assert place.shipper.away is None
@@ -189,7 +189,7 @@ async def test_an_end_while_the_store_is_away_keeps_all(place: Place) -> None:
     place.put(a_capture(1))
     async with asyncio.timeout(5), place.shipping():
         await asyncio.sleep(0.05)
-    assert place.outbox.waiting == 1
+    await place.until(lambda: place.outbox.waiting == 1)
 
 
 async def test_what_cannot_be_read_is_set_aside(place: Place, rows: Rows) -> None:
@@ -250,7 +250,7 @@ async def test_feedback_waits_synced_while_something_is_away(
         assert (await place.desk.submit(said)).replied == "pending"
     with pytest.raises(Conflicting):
         await place.desk.submit(some_feedback(idempotency_key="k", body_sha256="other"))
-    assert place.outbox.waiting == 1
+    await place.until(lambda: place.outbox.waiting == 1)
     place.store.error = finder.error = None
     async with place.shipping():
         await place.until(lambda: place.outbox.waiting == 0)

@@ -155,8 +155,8 @@ def test_choosing_is_cheap() -> None:
     where = [placed(f"w{i}") for i in range(8)]
     best = float("inf")
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(200):
             choose(VERSION, where, fleet, {}, "session")
-        best = min(best, (time.perf_counter() - start) / 200)
+        best = min(best, (time.process_time() - start) / 200)
     assert best < 200e-6  # ten times what it takes, so that a busy machine does not fail it

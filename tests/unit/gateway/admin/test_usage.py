@@ -14,11 +14,13 @@ from feedback.db import writing
 from .conftest import Clients
 
 DAY = 86_400
+NOON = 20_780 * DAY + DAY / 2
 
 
 @pytest.fixture(autouse=True)
-def _used(app: FastAPI) -> None:
-    """Two aliases today, one forty days ago, and another tenant's."""
+def _used(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two aliases today, one forty days ago, and another tenant's; far from midnight."""
+    monkeypatch.setattr(time, "time", lambda: NOON)
     made = [
         ("default", "support", 0.0),
         ("default", "triage", 0.0),

@@ -414,7 +414,8 @@ async def test_a_store_that_is_down_is_told_once(caplog: pytest.LogCaptureFixtur
     async with controlling(store, worker):
         await until(lambda: effect(store) is Effect.EFFECTIVE)
         store.down = True
-        await asyncio.sleep(0.5)
+        await until(lambda: "goes on trying" in caplog.text)
+        await asyncio.sleep(0.3)
         store.down = False
         worker.restart()
         await until(lambda: ("w1", 1) in store.placed and store.placed["w1", 1].boot == "101.00")

@@ -108,7 +108,7 @@ async def test_where_no_slot_is_free_a_call_tells_of_its_need_and_waits() -> Non
     async with serving(fleet):
         told: list[None] = []
         fleet.router.when_hungry(lambda: told.append(None))
-        waiting = asyncio.ensure_future(fleet.call(seconds=0.3))
+        waiting = asyncio.ensure_future(fleet.call(seconds=1.0))
         await until(lambda: fleet.router.hungry)
         with fleet.router.uses.telling() as used:
             assert set(used) == {VERSION.id}
@@ -147,10 +147,16 @@ async def test_a_name_that_is_on_its_way_off_is_left_alone() -> None:
 
 async def test_calls_in_flight_are_told_by_worker_and_count_as_use() -> None:
     async with serving(Fleet()) as fleet:
-        asyncio.get_running_loop().call_later(0.2, fleet.publish)
+
+        async def publish() -> None:
+            await until(lambda: bool(fleet.placed))
+            fleet.publish()
+
         deadline = asyncio.get_running_loop().time() + 5
-        for _ in range(2):
-            target = await fleet.router.begin(VERSION, "", deadline, {}, Standing(1, "normal"))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(publish())
+            for _ in range(2):
+                target = await fleet.router.begin(VERSION, "", deadline, {}, Standing(1, "normal"))
         with fleet.router.uses.telling():
             pass
         assert fleet.router.busy() == [in_flight(target.worker.name, VERSION.worker_name)]

@@ -240,11 +240,15 @@ async def test_each_token_of_the_answer_is_forced_after_what_precedes_it(
 
 async def test_few_tokens_are_scored_at_once(admin: VllmAdmin, answers: Answers) -> None:
     running = most = 0
+    full = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
         nonlocal running, most
         running += 1
         most = max(most, running)
+        if running == SCORED_AT_ONCE:
+            full.set()
+        await full.wait()
         await asyncio.sleep(0.01)
         running -= 1
         return await forced([])(request)
