@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
@@ -57,6 +57,11 @@ def _left_out(spec: WorkerSpec, versions: Iterable[Version]) -> list[WorkerPlace
     ]
 
 
+def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Count a worker's adapters, whose names are their tenants' own."""
+    return {name: len(value) if name == "adapters" else value for name, value in metrics.items()}
+
+
 def _tell(
     worker: WorkerStatus,
     placed: Iterable[tuple[Version, Placement]],
@@ -78,7 +83,7 @@ def _tell(
         healthy=worker.healthy,
         boot=worker.boot,
         detail=worker.detail,
-        metrics=dict(worker.metrics),
+        metrics=_figures(worker.metrics),
         seen_at=worker.seen_at,
         placements=[*placements, *left_out],
     )

@@ -163,7 +163,7 @@ class Reconciler:
                 "running": seen.running,
                 "waiting": seen.waiting,
                 "kv_usage": seen.kv_usage,
-                "adapters": len(seen.adapters),  # their names are their tenants' own
+                "adapters": sorted(seen.adapters),
                 "base_model": seen.base_model,
                 "static": seen.static,
             }

@@ -38,7 +38,6 @@ class MemoryStore:
         self.placed: dict[tuple[str, int], Placement] = {}
         self.specs: dict[str, WorkerSpec] = {}
         self.workers: dict[str, bool] = {}
-        self.figures: dict[str, Mapping[str, Any]] = {}
         self.reasons: list[tuple[int, VersionState, str]] = []
         self.beats: tuple[GatewayBeat, ...] = ()
         self.references = {v.id: fingerprint() for v in versions}
@@ -110,7 +109,6 @@ class MemoryStore:
     ) -> None:
         self._ask()
         self.workers[name] = healthy
-        self.figures[name] = metrics or {}
 
     def live_gateways(self, max_age_s: float) -> tuple[GatewayBeat, ...]:
         return tuple(beat for beat in self.beats if self.now - beat.heartbeat_at < max_age_s)
@@ -182,16 +180,6 @@ async def test_a_registered_version_becomes_a_candidate_everywhere() -> None:
     assert states[-1] is VersionState.CANDIDATE
     assert store.workers == {"w1": True, "w2": True}
     assert store.holder is None
-
-
-async def test_what_is_told_of_a_worker_names_no_adapter() -> None:
-    """Every tenant's admins read it."""
-    store, worker = MemoryStore(version(1)), FakeWorker()
-    worker.loaded[version(1).worker_name] = "/adapters/1"
-    async with controlling(store, worker):
-        await until(lambda: "w1" in store.figures)
-    assert store.figures["w1"]["adapters"] == 1
-    assert "support" not in str(store.figures)
 
 
 async def test_a_version_that_has_no_effect_is_rejected_and_taken_off() -> None:
