@@ -62,6 +62,7 @@ def goes_on_without_its_worker(stack: Stack, stub: StubWorker) -> None:
     """A stream ends as it should though its worker is removed in the middle."""
     full = 'adapterloop_worker_full{worker="gpu@127.0.0.1"}'
     registry = Registry.from_settings(stack.settings)
+    stack.controller.stop()  # which would find it again within five seconds
     stub.script = Script(text="The train leaves at noon. " * 30, delay=0.5)
     body = body_for(CHAT, "support", "Hello", stream=True, max_tokens=400)
     with stack.live.http() as http, http.stream("POST", CHAT, json=body) as answer:
