@@ -29,9 +29,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[str, int]] = Counter()
-        self._tokens: Counter[tuple[str, str]] = Counter()
+        self._tokens: Counter[tuple[str, str, str]] = Counter()
         self._guarded: Counter[tuple[str, str]] = Counter()
-        self._fallbacks: Counter[tuple[str, str]] = Counter()
+        self._fallbacks: Counter[tuple[str, str, str]] = Counter()
         self._dropped: Counter[str] = Counter()
         self._seconds: dict[str, Seconds] = {}
 
@@ -39,19 +39,20 @@ class Metrics:
         """Count a request; `status` 499 stands for a client that went away."""
         self._requests[route, status] += 1
 
-    def passed(self, route: str, model: str, tokens: int, seconds: float) -> None:
+    def passed(self, route: str, tenant: str, model: str, tokens: int, seconds: float) -> None:
         """Count the tokens and the time of a call that passed through."""
-        self._tokens[model, "prompt"] += tokens
+        self._tokens[tenant, model, "prompt"] += tokens
         self._observe(route, seconds)
 
     def answered(self, draft: Draft) -> None:
         """Count an answer's tokens, time and guard decisions, and in whose place it was given."""
+        tenant = draft.call.key.tenant  # aliases of two tenants may have the same name
         if draft.wanted is not None:
-            self._fallbacks[draft.wanted.model, draft.model] += 1
+            self._fallbacks[tenant, draft.wanted.model, draft.model] += 1
         if draft.turn is not None:
             usage = draft.turn.total
-            self._tokens[draft.model, "prompt"] += usage.prompt_tokens
-            self._tokens[draft.model, "completion"] += usage.completion_tokens
+            self._tokens[tenant, draft.model, "prompt"] += usage.prompt_tokens
+            self._tokens[tenant, draft.model, "completion"] += usage.completion_tokens
         self._observe(draft.call.route, draft.elapsed)
         for field in draft.dropped:
             name = field[:_LONGEST_FIELD]
@@ -93,9 +94,11 @@ class Metrics:
         requests = CounterMetricFamily("adapterloop_requests", "Requests", labels=_REQUEST)
         for (route, status), count in self._requests.items():
             requests.add_metric([route, str(status)], count)
-        tokens = CounterMetricFamily("adapterloop_tokens", "Tokens", labels=["model", "kind"])
-        for labels, count in self._tokens.items():
-            tokens.add_metric(labels, count)
+        tokens = CounterMetricFamily(
+            "adapterloop_tokens", "Tokens", labels=["tenant", "model", "kind"]
+        )
+        for kind, count in self._tokens.items():
+            tokens.add_metric(kind, count)
         guarded = CounterMetricFamily(
             "adapterloop_guard_actions", "Decisions", labels=["guard", "action"]
         )
@@ -104,7 +107,7 @@ class Metrics:
         fallbacks = CounterMetricFamily(
             "adapterloop_fallbacks",
             "Answers that another version gave",
-            labels=["wanted", "answered"],
+            labels=["tenant", "wanted", "answered"],
         )
         for models, count in self._fallbacks.items():
             fallbacks.add_metric(models, count)

@@ -87,7 +87,8 @@ class PassEndpoint(Endpoint):
                 answer.model = version.model
                 headers += queue_headers(standing)
                 await send_json(send, _encode(answer), headers)
-        serving.metrics.passed(self.route, version.model, used, time.monotonic() - began)
+        elapsed = time.monotonic() - began
+        serving.metrics.passed(self.route, key.tenant, version.model, used, elapsed)
 
 
 async def ask(question: Question, deps: Deps) -> Answer:

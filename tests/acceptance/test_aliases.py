@@ -147,7 +147,8 @@ def test_another_answers_for_a_version_that_cannot_be_called(live: Live, trial: 
             said = client.chat.completions.create(model=trial, messages=ASK, max_tokens=2)
         assert said.model == model
         page = httpx.get(f"{live.root}/metrics", timeout=30).text
-        assert f'adapterloop_fallbacks_total{{answered="{model}",wanted="{wanted}"}} 3.0' in page
+        labels = f'{{answered="{model}",tenant="default",wanted="{wanted}"}}'
+        assert f"adapterloop_fallbacks_total{labels} 3.0" in page
     finally:
         lost.rename(folder)
 

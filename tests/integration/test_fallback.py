@@ -81,7 +81,9 @@ def test_the_next_of_the_chain_answers(make_stack: MakeStack) -> None:
         assert known
         assert (known["model"], known["fallback_from"]) == ("base@0", "support@1")
         page = http.get("/metrics").text
-    labels = 'adapterloop_fallbacks_total{answered="triage@1",wanted="support@1"} 6.0'
+    labels = (
+        'adapterloop_fallbacks_total{answered="triage@1",tenant="default",wanted="support@1"} 6.0'
+    )
     assert labels in page
 
 

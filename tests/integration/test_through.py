@@ -144,7 +144,7 @@ def test_keys_are_checked_first(live: Live, stub: StubWorker, path: str) -> None
 def test_they_count_in_the_metrics(live: Live) -> None:
     def tokens() -> float:
         page = httpx.get(f"{live.root}/metrics").text
-        name = 'adapterloop_tokens_total{kind="prompt",model="triage@1"} '
+        name = 'adapterloop_tokens_total{kind="prompt",model="triage@1",tenant="default"} '
         lines = [line for line in page.splitlines() if line.startswith(name)]
         return float(lines[0].removeprefix(name)) if lines else 0.0
 
