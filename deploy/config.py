@@ -25,6 +25,7 @@ from feedback.settings import FeedbackSettings
 from gateway.settings import (
     BaseModelSettings,
     Limits,
+    LogprobsShare,
     PlacementSettings,
     QueueSettings,
     RefreshSettings,
@@ -100,7 +101,9 @@ class Config(BaseSettings):
     )
     policy_file: Path | None = None
     import_roots: tuple[Path, ...] = Field((), description="folders adapters may be added from")
-    logprobs: str = Field("all", pattern="^(all|off)$")
+    logprobs: LogprobsShare = Field(
+        1.0, description="share of the calls whose confidence is measured; `all`, `off`"
+    )
     max_lora_rank: int = Field(16, gt=0)
     max_cpu_loras: int = Field(8, gt=0)
     limits: Limits = Limits()

@@ -126,7 +126,8 @@ def _versions(config: Config) -> Iterator[Finding]:
         return
     registry = Registry.from_settings(gateway_settings(config))
     try:
-        lost = stranded(registry.snapshot(), registry.base_models)
+        snapshot = registry.snapshot()
+        lost = stranded(snapshot, registry.base_models)
     except GatewayError as error:
         yield Finding(Grade.FAIL, "database", error.message)
         return
@@ -134,6 +135,10 @@ def _versions(config: Config) -> Iterator[Finding]:
         registry.close()
     for line in told(lost):
         yield Finding(Grade.WARN, "versions", line)
+    for worker in snapshot.workers.values():
+        for name, reason in worker.left_out:
+            text = f"{worker.name} runs without {name}: {reason}"
+            yield Finding(Grade.WARN, "versions", text)
 
 
 def _running(config: Config) -> Iterator[Finding]:

@@ -13,12 +13,14 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, NotSupportedError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from feedback.errors import StoreAway
 
 _WRITES = "adapterloop_writes"
+_READ_ONLY = ("25006", "0A000")
+"""How a PostgreSQL refuses to write that is a standby now: a statement, or the transaction."""
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -102,6 +104,10 @@ def _translated() -> Iterator[None]:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         raise StoreAway from error
+    except (InternalError, NotSupportedError) as error:
+        if getattr(error.orig, "sqlstate", None) in _READ_ONLY:
+            raise StoreAway from error
+        raise
 
 
 def server_time(connection: Connection) -> float:

@@ -8,7 +8,7 @@ when captures and ids expire.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,9 +27,10 @@ _COUNTS = ("requests", "prompt_tokens", "completion_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """One line of the usage: calls and tokens of a key with a version on a day (UTC)."""
+    """One line of a tenant's usage: calls and tokens of a key with a version on a day (UTC)."""
 
     day: str
+    tenant: str
     alias: str
     version: int
     key_id: int
@@ -86,11 +87,11 @@ def usage_of(
     engine: Engine, tenant: str, since: str, until: str, aliases: Sequence[str] | None = None
 ) -> list[Used]:
     """Give a tenant's usage from day to day, both included; of all aliases where None. Blocks."""
-    columns = [USAGE.c[name] for name in (*_KEY[1:], *_COUNTS)]
+    columns = [USAGE.c[field.name] for field in fields(Used)]
     query = (
         select(*columns)
         .where(USAGE.c.tenant == tenant, USAGE.c.day >= since, USAGE.c.day <= until)
-        .order_by(*columns[:4])
+        .order_by(*columns[: len(_KEY)])
     )
     if aliases is not None:
         query = query.where(USAGE.c.alias.in_(aliases))

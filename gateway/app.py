@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -149,7 +150,8 @@ async def _running(
     settings: GatewaySettings, registry: Registry, serving: Serving, readiness: Readiness
 ) -> AsyncIterator[None]:
     """Build what is shared and keep the background tasks; all of it ends with the block."""
-    gateway_id = f"{socket.gethostname()}-{os.getpid()}"
+    # Containers on a host's own network share its name, and each has a process 1.
+    gateway_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
         upstream = HttpUpstream(settings.timeouts)

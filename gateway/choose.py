@@ -27,8 +27,8 @@ def choose(
     loaded wins, by our own calls in flight and the worker's figures. Among those within `slack`
     calls of the least, workers that have the version in their running batch come before those that
     have it in memory only: the latter must first swap it in. Then the rendezvous hash of `key`
-    decides, so a session keeps its worker (and its prefix cache) as workers come and go. Excluding
-    a worker is leaving it out of `observed`.
+    decides, so that a session, or what begins alike, keeps its worker and the prefix cache there as
+    workers come and go. Excluding a worker is leaving it out of `observed`.
     """
     loads = []
     for seen in able_workers(version, placements, observed):

@@ -65,6 +65,14 @@ class Limits(_Frozen):
     )
 
 
+LogprobsShare = Annotated[
+    float,
+    BeforeValidator(lambda value: {"all": 1.0, "off": 0.0}.get(str(value), value)),
+    Field(ge=0, le=1),
+]
+"""The share of the calls whose worker is asked for logprobs; `all` and `off` are 1 and 0."""
+
+
 class Timeouts(_Frozen):
     """Seconds to wait for a worker, stage by stage."""
 
@@ -266,7 +274,7 @@ class GatewaySettings(_Frozen):
     max_lora_rank: int = Field(16, gt=0)
     max_cpu_loras: int = Field(8, gt=0)
     policy_file: Path | None = None
-    logprobs: str = Field("all", pattern="^(all|off)$")
+    logprobs: LogprobsShare = 1.0
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     limits: Limits = Limits()

@@ -47,6 +47,14 @@ class PostgresServer:
         self._control("-o", options, "-l", str(self._folder / "log"), "start")
         return self
 
+    def as_standby(self) -> Self:
+        """Let it only be read from its next start on."""
+        mark = self._folder / "data" / "standby.signal"
+        mark.touch()
+        if self._as:
+            os.chown(mark, pwd.getpwnam("postgres").pw_uid, -1)
+        return self
+
     def stop(self) -> None:
         """Stop it as a crash would."""
         self._control("-m", "immediate", "stop")

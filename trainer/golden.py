@@ -86,12 +86,12 @@ def _served(client: AdminClient, model: str) -> str:
     """Name what is behind a model: base, adapter, and the defaults that the alias brings along.
 
     Rows bring their own system message, so the alias's prompt changes nothing; nor do fallbacks,
-    since a version that is pinned has none.
+    since a version that is pinned has none, nor its share of logprobs, since evaluations get all.
     """
     alias, _, number = model.partition("@")
     entry = client.get(f"/adapters/{alias}")
     version = _version_in(entry, int(number or 0))
     weights = f"{version['base_model']}:{version['sha256']}"
-    unused = ("system_prompt", "fallback")
+    unused = ("system_prompt", "fallback", "logprobs")
     options = {k: v for k, v in entry.get("options", {}).items() if k not in unused}
     return f"{weights}:{json.dumps(options, sort_keys=True)}" if options else weights

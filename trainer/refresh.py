@@ -125,7 +125,8 @@ def _register(refresh: Refresh, made: Made) -> dict[str, Any]:
             said = entry["events"][-1]["reason"] if entry.get("events") else ""
             raise VersionRefused(f"{alias}@{number} is {entry['state']}: {said}")
         if time.monotonic() > deadline:
-            raise VersionRefused(f"{alias}@{number} is still {entry['state']}: no worker proves it")
+            why = entry.get("waiting") or "no worker proves it"
+            raise VersionRefused(f"{alias}@{number} is still {entry['state']}: {why}")
         refresh.lease.check()
         time.sleep(0.5)
 

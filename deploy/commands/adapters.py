@@ -258,14 +258,15 @@ def _until_verified(api: AdminApi, alias: str, number: int) -> None:
         versions = {v["version"]: v for v in api.get(f"/adapters/{alias}")["versions"]}
         if number not in versions:
             fail(f"{alias}@{number} does not exist; versions: {_numbers(versions)}")
-        state = versions[number]["state"]
+        state, why = versions[number]["state"], versions[number].get("waiting") or ""
         if state in READY_STATES:
             return
         if state not in ("registered", "verifying"):
             fail(f"{alias}@{number} is {state}: it cannot serve")
         if time.monotonic() > deadline:
-            fail(f"{alias}@{number} is still {state} after {VERIFY_S:.0f} s; see controller.log")
-        progress.waiting(f"verifying {alias}@{number} on a worker ({state})")
+            reason = why or "see controller.log"
+            fail(f"{alias}@{number} is still {state} after {VERIFY_S:.0f} s; {reason}")
+        progress.waiting(why or f"verifying {alias}@{number} on a worker ({state})")
         time.sleep(0.5)
 
 

@@ -30,13 +30,15 @@ def command(quick: bool, control: bool, out: Path, worker: str | None) -> None:
     config = configuration(worker)
     import httpx
 
-    from deploy.demo.run import run
+    from deploy.demo.run import check_kind, run
     from deploy.demo.story import DemoFailed
     from deploy.progress import Progress
     from deploy.setup import Setup, SetupFailed
 
     progress = Progress()
     try:
+        if worker is not None:
+            check_kind(config, worker)  # before the set-up, which may build for ten minutes
         Setup(progress, torch_index=config.torch_index).run(config)
         report = run(config, progress, quick=quick, control=control, out=out)
     except (DemoFailed, SetupFailed, RuntimeError, httpx.HTTPError, OSError) as error:

@@ -45,10 +45,29 @@ def run(
             demo.report.write(out)
 
 
+def check_kind(config: Config, asked: str) -> None:
+    """Refuse to play on a gateway that is up with workers of another kind. Raises DemoFailed."""
+    home, url = Home(config.home), base_url(config)
+    if not _is_up(config, home):
+        return
+    told = Gateway(url, read_env(home.keys)).admin("GET", "/workers")["data"]
+    kinds = {worker["kind"] for worker in told if worker["healthy"]}
+    if kinds != {asked}:
+        has = f"workers of kind {', '.join(sorted(kinds))}" if kinds else "no worker that is up"
+        raise DemoFailed(
+            f"the gateway at {url} has {has}, not {asked}: stop it, so that the demo starts one"
+            f" with {asked}, or leave out --worker"
+        )
+
+
+def _is_up(config: Config, home: Home) -> bool:
+    return home.keys.exists() and readiness(loopback(config), config.port).ready
+
+
 @contextlib.contextmanager
 def _gateway_up(config: Config, home: Home, progress: Progress) -> Iterator[str]:
     host, url = loopback(config), base_url(config)
-    if home.keys.exists() and readiness(host, config.port).ready:
+    if _is_up(config, home):
         progress.say(f"using the gateway at {url}")
         yield url
         return

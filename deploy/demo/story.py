@@ -31,7 +31,8 @@ DATA = Path(__file__).parents[1] / "examples" / "acme" / "data"
 FIRST, SECOND = 150, 350
 QUICK_GOLDEN = {"triage": 24, "facts": 36}
 """Fewer questions could not rule out a loss of the gate's margin, however right the answers are."""
-_JOB_S, _CANARY_S, _POLL_S = 2700.0, 900.0, 1.0
+_STILL_S, _CANARY_S, _POLL_S = 2700.0, 900.0, 1.0
+"""A job may stay where it is for so long; one that trains moves by its steps."""
 
 
 class DemoFailed(Exception):
@@ -129,19 +130,22 @@ class Demo:
 
     def _follow(self, job_id: str, until: set[str]) -> dict[str, Any]:
         """Show a job's way until it ended or reached one of these stages."""
-        deadline, shown = time.monotonic() + _JOB_S, ""
+        shown, line, since = "", "", time.monotonic()
         while True:
             job: dict[str, Any] = self.gateway.admin("GET", f"/jobs/{job_id}")
             stage = job["stage"] or "waiting for the trainer"
             if stage != shown:
-                shown = stage
+                shown, since = stage, time.monotonic()
                 self._say(f"  {stage}")
             if job["state"] not in ("queued", "running") or stage in until:
                 return job
             if stage == "train":
-                self.progress.ticking(f"  {progress_line(Run(self.runs / job_id))}")
-            if time.monotonic() > deadline:
-                raise DemoFailed(f"job {job_id} is still at {stage}")
+                before, line = line, progress_line(Run(self.runs / job_id))
+                self.progress.ticking(f"  {line}")
+                if line != before:
+                    since = time.monotonic()
+            if time.monotonic() - since > _STILL_S:
+                raise DemoFailed(f"job {job_id} is still at {stage} after {_STILL_S:.0f} s")
             time.sleep(_POLL_S)
 
     def _keep(self, job: dict[str, Any]) -> None:

@@ -92,8 +92,8 @@ class Surroundings(Protocol):
         """Tell what the registry calls a server."""
         ...
 
-    def announce(self, servers: Sequence[Server]) -> None:
-        """Have these servers get calls, and no others."""
+    def announce(self, servers: Sequence[Server], left_out: Mapping[str, str]) -> None:
+        """Have these servers get calls, and no others; tell what they run without, and why."""
         ...
 
     def prepare(self, version: Version) -> str | None:
@@ -117,6 +117,14 @@ class _Kept:
     not_before: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Why an adapter is left out, and until when."""
+
+    until: float
+    reason: str
+
+
 class Keeper:
     """Takes one step at a time; nothing in it waits, save for conversions and starts."""
 
@@ -126,13 +134,15 @@ class Keeper:
         self._around = around
         self._room = room
         self._clock = clock
-        self._held: dict[str, float] = {}
+        self._held: dict[str, _Held] = {}
+        self._told: Mapping[str, str] = {}
         self._next: _Kept | None = None
         self._not_before = clock()
         self._leaving: list[_Kept] = []
+        self._announced = False
         facts = around.look()
         self._current = self._started(self._wanted(facts) if facts else ())
-        self._announce()
+        self._tell(facts or Facts())
 
     @property
     def servers(self) -> list[Server]:
@@ -141,8 +151,16 @@ class Keeper:
         return [one.server for one in kept]
 
     def step(self) -> None:
-        """Do what is due. Raises what starting a server raises."""
+        """Do what is due; what fails comes again, while the servers that run go on."""
+        try:
+            self._step()
+        except Exception as error:  # no room on the disk, no further process
+            logger.error("a step fails, and comes again: %s: %s", type(error).__name__, error)
+
+    def _step(self) -> None:
         facts = self._around.look()
+        if not self._announced:
+            self._announce()
         self._revive()
         if facts is None:
             return
@@ -151,6 +169,8 @@ class Keeper:
             self._begin(facts)
         else:
             self._advance(self._next, facts)
+        if self._left_out(facts) != self._told:
+            self._tell(facts)
 
     def stop(self) -> None:
         """End every server."""
@@ -166,19 +186,30 @@ class Keeper:
             name = version.worker_name
             if len(names) == self._room:
                 break
-            if self._held.get(name, 0.0) > now:
+            if name in self._held and self._held[name].until > now:
                 continue
             if reason := self._around.prepare(version):
                 logger.error("%s is left out: %s", name, reason)
-                self._held[name] = now + HOLD_S
+                self._held[name] = _Held(now + HOLD_S, reason)
             else:
+                self._held.pop(name, None)
                 names.append(name)
         return names
 
     def _hold(self, names: Collection[str]) -> None:
         """Leave adapters out for a while: with them the server does not start."""
-        logger.error("llama-server does not start with %s", ", ".join(sorted(names)) or "any model")
-        self._held |= dict.fromkeys(names, self._clock() + HOLD_S)
+        reason = f"llama-server does not start with {', '.join(sorted(names)) or 'any model'}"
+        logger.error("%s", reason)
+        self._held |= dict.fromkeys(names, _Held(self._clock() + HOLD_S, reason))
+
+    def _left_out(self, facts: Facts) -> dict[str, str]:
+        """Give the reasons for which adapters are left out that are wanted."""
+        wanted = {version.worker_name for version in facts.wanted}
+        return {name: held.reason for name, held in self._held.items() if name in wanted}
+
+    def _tell(self, facts: Facts) -> None:
+        self._told = self._left_out(facts)
+        self._announce()
 
     # -- servers -----------------------------------------------------------------------------------
 
@@ -189,9 +220,11 @@ class Keeper:
         return _Kept(server, self._clock())
 
     def _announce(self) -> None:
+        self._announced = False
         self._current.listed = True
         both = [self._current, *([self._next] if self._next and self._next.listed else [])]
-        self._around.announce([kept.server for kept in both])
+        self._around.announce([kept.server for kept in both], self._told)
+        self._announced = True
 
     def _revive(self) -> None:
         """Run servers again that have ended; one that never starts is tried without its news."""
@@ -218,8 +251,8 @@ class Keeper:
         if not kept.server.adapters:
             return False
         self._hold(kept.server.adapters)
-        self._leaving.append(kept)
         self._current = self._started(())
+        self._leaving.append(kept)
         self._announce()
         return True
 
@@ -260,9 +293,9 @@ class Keeper:
     def _abandon(self, kept: _Kept) -> None:
         self._hold(set(kept.server.adapters) - set(self._current.server.adapters))
         self._next = None
-        self._announce()
         kept.since = self._clock()
         self._leaving.append(kept)
+        self._announce()
 
     def _let_go(self, facts: Facts) -> None:
         """End old servers that nobody calls any more."""

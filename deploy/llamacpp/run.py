@@ -8,7 +8,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -110,9 +110,13 @@ class _Here:
         """Tell what the registry calls a server."""
         return f"{LOCAL}@{HOST}:{server.port}"
 
-    def announce(self, servers: Sequence[keeper.Server]) -> None:
+    def announce(self, servers: Sequence[keeper.Server], left_out: Mapping[str, str]) -> None:
         """Write the list that the controller reads."""
-        write_list(self._home.llamacpp_workers, [(HOST, server.port) for server in servers])
+        listed = {}
+        for server in servers:
+            missing = {name: why for name, why in left_out.items() if name not in server.adapters}
+            listed[HOST, server.port] = missing
+        write_list(self._home.llamacpp_workers, listed)
 
     def prepare(self, version: Version) -> str | None:
         """Convert an adapter where that is not done yet; why it cannot be, else None."""
@@ -130,6 +134,9 @@ class _Here:
                 convert(Path(folder), self._base, target)
         except (CannotConvert, GatewayError) as error:
             return str(error)
+        except Exception as error:  # whatever one adapter holds, the others are to be served
+            logger.exception("%s cannot be converted", version.worker_name)
+            return f"{type(error).__name__}: {error}"
         return None
 
     def clean(self, server: keeper.Server, kept: Iterable[str]) -> None:

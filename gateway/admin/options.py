@@ -23,6 +23,7 @@ from gateway.admin.schemas import MAX_INT, Asked, ErrorBody
 from gateway.errors import InvalidRequest
 from gateway.registry.serving_options import MAX_FALLBACK
 from gateway.registry.snapshot import AliasOptions, Key
+from gateway.settings import LogprobsShare
 
 Reader = Annotated[Key, Depends(needs(*READERS))]
 Admin = Annotated[Key, Depends(needs(*ADMINS))]
@@ -51,6 +52,9 @@ class OptionsBody(Asked):
     min_tokens: int | None = Field(None, ge=0, le=MAX_INT)
     ignore_eos: bool | None = None
     system_prompt: FullText | None = Field(None, description=f"at most {MAX_TEXT} characters")
+    logprobs: LogprobsShare | None = Field(
+        None, description="share of the calls whose confidence is measured; `all`, `off`"
+    )
     fallback: list[Annotated[str, Field(min_length=1, max_length=80)]] = Field(
         [],
         max_length=MAX_FALLBACK,

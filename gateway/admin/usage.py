@@ -26,6 +26,7 @@ class UsedOut(Told):
     """Calls and tokens of a key with a version of an alias on a day (UTC)."""
 
     day: str
+    tenant: str
     alias: str
     version: int
     key_id: int

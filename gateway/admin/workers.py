@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
 from gateway.admin.access import Backstage, backstage, needs, sees
 from gateway.admin.workers_schemas import WorkerList, WorkerOut, WorkerPlacementOut
 from gateway.registry.records import WorkerStatus
-from gateway.registry.snapshot import BASE_TENANT, Key, Placement, Version
+from gateway.registry.snapshot import BASE_TENANT, Key, Placement, Version, WorkerSpec
 
 
 def create_router() -> APIRouter:
@@ -27,17 +27,46 @@ def list_workers(
 ) -> WorkerList:
     """List every worker: whether it is healthy, and what it has of the key's own adapters."""
     snapshot = behind.registry.snapshot()
-    versions = {version.id: version for version in snapshot.versions.values()}
+    mine = [
+        version
+        for version in snapshot.versions.values()
+        if version.tenant in (key.tenant, BASE_TENANT) and sees(key, version.alias)
+    ]
     placed: defaultdict[str, list[tuple[Version, Placement]]] = defaultdict(list)
-    for version_id, placements in snapshot.placements.items():
-        version = versions.get(version_id)
-        if version and version.tenant in (key.tenant, BASE_TENANT) and sees(key, version.alias):
-            for placement in placements:
-                placed[placement.worker].append((version, placement))
-    return WorkerList(data=[_tell(w, placed[w.name]) for w in behind.registry.workers()])
+    for version in mine:
+        for placement in snapshot.placements.get(version.id, ()):
+            placed[placement.worker].append((version, placement))
+    left_out = {name: _left_out(spec, mine) for name, spec in snapshot.workers.items()}
+    return WorkerList(
+        data=[_tell(w, placed[w.name], left_out.get(w.name, [])) for w in behind.registry.workers()]
+    )
 
 
-def _tell(worker: WorkerStatus, placed: Iterable[tuple[Version, Placement]]) -> WorkerOut:
+def _left_out(spec: WorkerSpec, versions: Iterable[Version]) -> list[WorkerPlacementOut]:
+    """Tell of the versions that a worker was started without."""
+    reasons = dict(spec.left_out)
+    return [
+        WorkerPlacementOut(
+            model=version.model,
+            effect="left_out",
+            routable=False,
+            detail=reasons[version.worker_name],
+        )
+        for version in versions
+        if version.worker_name in reasons
+    ]
+
+
+def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Count a worker's adapters, whose names are their tenants' own."""
+    return {name: len(value) if name == "adapters" else value for name, value in metrics.items()}
+
+
+def _tell(
+    worker: WorkerStatus,
+    placed: Iterable[tuple[Version, Placement]],
+    left_out: Iterable[WorkerPlacementOut],
+) -> WorkerOut:
     placements = [
         WorkerPlacementOut(
             model=version.model,
@@ -54,7 +83,7 @@ def _tell(worker: WorkerStatus, placed: Iterable[tuple[Version, Placement]]) -> 
         healthy=worker.healthy,
         boot=worker.boot,
         detail=worker.detail,
-        metrics=dict(worker.metrics),
+        metrics=_figures(worker.metrics),
         seen_at=worker.seen_at,
-        placements=placements,
+        placements=[*placements, *left_out],
     )

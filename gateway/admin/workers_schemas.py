@@ -9,10 +9,10 @@ from gateway.registry.snapshot import Effect
 
 
 class WorkerPlacementOut(Told):
-    """A version that a worker has."""
+    """A version that a worker has, or, with the effect `left_out`, was started without."""
 
     model: str
-    effect: Effect | None
+    effect: Effect | Literal["left_out"] | None
     routable: bool
     detail: str
 

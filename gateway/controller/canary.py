@@ -16,6 +16,7 @@ from gateway.rollout.risk import weighed
 from gateway.rollout.rule import Decision, Plan, State, decide
 from gateway.rollout.shadow import after
 from gateway.settings import RolloutSettings
+from gateway.workers.probe import Observed
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class CanaryDriver:
         decision = look(alias, candidate, stable, begun, plan)
         if decision.kind == "go_on":
             return
+        if decision.kind != "roll_back" and not self._answers(candidate):
+            return  # more callers only where they would be answered; the next look decides anew
         kept = {name: begun.detail.get(name) for name in ("gate_id", "job_id")}
         detail = {**kept, **decision.numbers, "reason": decision.reason}
         share = {"promote": 1.0, "roll_back": 0.0}.get(decision.kind)
@@ -72,6 +75,19 @@ class CanaryDriver:
             alias, candidate.number, begun, share, actor=ACTOR, detail=detail
         ):
             logger.info("%s %s: %s", candidate.model, _DONE[decision.kind], decision.reason)
+
+    def _answers(self, version: Version) -> bool:
+        """Whether a worker that is up was proven to answer with the version in its present boot."""
+        if version.is_base:
+            return True
+        assert self._snapshot is not None  # noqa: S101 (read by `step`)
+        up = {w.name: Observed(w.name, boot=w.boot) for w in self._registry.workers() if w.healthy}
+        return any(
+            placement.routable
+            and placement.worker in up
+            and up[placement.worker].same_boot(placement)
+            for placement in self._snapshot.placements.get(version.id, ())
+        )
 
     def _shadow(
         self, alias: Alias, candidate: Version, stable: Version, begun: AliasMove, plan: Plan

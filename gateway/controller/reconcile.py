@@ -106,6 +106,7 @@ class Reconciler:
         busy = frozenset(self._busy)
         view = await self._look()
         await self._record()
+        await self._forget_sleepers(view)
         await self._advance(view)
         for name in view.snapshot.workers:
             seen = self._watch.observed.get(name, Observed(name))
@@ -164,6 +165,7 @@ class Reconciler:
                 "kv_usage": seen.kv_usage,
                 "adapters": sorted(seen.adapters),
                 "base_model": seen.base_model,
+                "static": seen.static,
             }
             await asyncio.to_thread(
                 self._store.record_worker,
@@ -174,6 +176,13 @@ class Reconciler:
                 metrics=metrics,
             )
             self._recorded[name] = (state, now)
+
+    async def _forget_sleepers(self, view: View) -> None:
+        """Who wakes is proven again: weights may be gone, or others, and the boot is the same."""
+        for name, seen in self._watch.observed.items():
+            if seen.asleep and (placed := view.placed.get(name)):
+                await asyncio.to_thread(self._store.drop_placements, name, tuple(placed))
+                logger.info("worker %s sleeps: it is proven again when it wakes", name)
 
     async def _advance(self, view: View) -> None:
         observed = self._watch.observed
@@ -244,6 +253,8 @@ class Reconciler:
             if seen.boot[:1] == COUNTED:
                 return False  # gateways must learn it first
         for adapter in todo.drain:
+            if not self._leading():  # the one before may have waited for a load to end
+                return False
             await self._loader.unload(name, adapter)
             self._leaving.pop((name, adapter), None)
             logger.info("%s unloaded from %s", adapter, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select
@@ -21,10 +22,11 @@ from gateway.registry.repository import (
     alias_of,
     base_of,
     placement_of,
+    spec_of,
     version_of,
     version_query,
 )
-from gateway.registry.snapshot import BASE_TENANT, Alias, Version, VersionState
+from gateway.registry.snapshot import BASE_TENANT, Alias, Version, VersionState, why_left_out
 from gateway.registry.tables import (
     ALIAS_EVENTS,
     ALIASES,
@@ -61,7 +63,7 @@ def describe(connection: Connection, alias: Alias, locate: Locate = str) -> Alia
     rows = connection.execute(query.where(*mine).order_by(VERSIONS.c.number)).all()
     events = _events(connection, mine)
     seen = _seen(connection, mine)
-    up = _base_models(connection)
+    up = _up(connection)
     stable = alias.stable
     base = stable if stable is not None and stable.is_base else None
     return AliasDetail(
@@ -83,16 +85,35 @@ def describe(connection: Connection, alias: Alias, locate: Locate = str) -> Alia
     )
 
 
-def _base_models(connection: Connection) -> set[str]:
-    """Give the base models of the workers that are up; "" is one that goes with every version."""
-    rows = connection.execute(select(WORKERS.c.metrics).where(WORKERS.c.healthy))
-    return {model_name((row.metrics or {}).get("base_model", "")) for row in rows}
+def waiting(connection: Connection, version: Version) -> str:
+    """Say why no worker takes a version, where that will not pass by itself."""
+    return _waiting(version, _up(connection))
 
 
-def _waiting(version: Version, up: set[str]) -> str:
-    if version.state not in _ALIVE or not up or {"", model_name(version.base_model)} & up:
+def _up(connection: Connection) -> Sequence[Row[Any]]:
+    return connection.execute(select(WORKERS).where(WORKERS.c.healthy)).all()
+
+
+def _waiting(version: Version, up: Sequence[Row[Any]]) -> str:
+    if version.state not in _ALIVE or not up:
         return ""
-    return f"No worker that is up has its base model, {version.base_model}."
+    of_base = [row for row in up if _base_of(row) in ("", model_name(version.base_model))]
+    if not of_base:
+        return f"No worker that is up has its base model, {version.base_model}."
+    if any(_may_hold(row, version) for row in of_base):
+        return ""
+    return why_left_out(version, map(spec_of, of_base))
+
+
+def _base_of(row: Row[Any]) -> str:
+    """Give the base model of a worker; "" goes with every version."""
+    return model_name((row.metrics or {}).get("base_model", ""))
+
+
+def _may_hold(row: Row[Any], version: Version) -> bool:
+    """Whether a worker has a version, or could be told to load it."""
+    seen = row.metrics or {}
+    return not seen.get("static") or version.worker_name in seen.get("adapters", ())
 
 
 def _events(connection: Connection, mine: tuple[Any, ...]) -> dict[int, list[StateChange]]:

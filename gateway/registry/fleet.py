@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 
 from gateway.registry import lifecycle, repository, writes
 from gateway.registry.errors import VersionNotFound
@@ -170,20 +170,28 @@ class Fleet(Store):
             writes.delete_gateways(connection, GATEWAYS.c.id == gateway_id)
 
     def live_gateways(self, max_age_s: float = LIVE_GATEWAY_S) -> tuple[GatewayBeat, ...]:
-        """Give the gateways whose heartbeat is younger than that."""
+        """Give the gateways whose heartbeat is younger than that.
+
+        One that lies as far ahead is from before the clock was set back.
+        """
         with self._read() as connection:
-            since = self._clock(connection) - max_age_s
-            query = select(GATEWAYS).where(GATEWAYS.c.heartbeat_at > since)
+            now, beat_at = self._clock(connection), GATEWAYS.c.heartbeat_at
+            young = and_(beat_at > now - max_age_s, beat_at < now + max_age_s)
+            query = select(GATEWAYS).where(young)
             rows = connection.execute(query.order_by(GATEWAYS.c.id))
             return tuple(repository.beat_of(row) for row in rows)
 
     # -- leases ----------------------------------------------------------------------------------
 
     def acquire_lease(self, name: str, holder: str, ttl_s: float) -> bool:
-        """Take or renew a lease for `ttl_s` seconds; False while another holds it."""
+        """Take or renew a lease for `ttl_s` seconds; False while another holds it.
+
+        One that ends later than in twice that time is from before the clock was set back.
+        """
         with self._write() as connection:
             now = self._clock(connection)
-            return writes.take_lease(connection, name, holder, now + ttl_s, now)
+            ends, never = now + ttl_s, now + 2 * ttl_s
+            return writes.take_lease(connection, name, holder, ends, now, never)
 
     def release_lease(self, name: str, holder: str) -> bool:
         """Give a lease back before it expires; whether `holder` had it."""

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from gateway.errors import Conflict, InvalidRequest
-from gateway.registry import repository, writes
+from gateway.registry import details, repository, writes
 from gateway.registry.errors import AliasNotFound, VersionNotFound, VersionNotReady
 from gateway.registry.repository import Locate
 from gateway.registry.snapshot import BASE_TENANT, Version, VersionState
@@ -331,7 +331,6 @@ def _need_ready(connection: Connection, tenant: str, alias: str, number: int, do
         return repository.base_of(connection, tenant, alias)
     version = need_version(connection, tenant, alias, number)
     if version.state not in _READY:
-        raise VersionNotReady(
-            f"{version.model} is {version.state} and cannot be {done}: {_ADVICE[version.state]}."
-        )
+        advice = details.waiting(connection, version) or f"{_ADVICE[version.state]}."
+        raise VersionNotReady(f"{version.model} is {version.state} and cannot be {done}: {advice}")
     return version

@@ -297,11 +297,12 @@ def key_info_of(row: Row[Any]) -> KeyInfo:
 
 
 def spec_of(row: Row[Any]) -> WorkerSpec:
-    """Turn a worker's row into what was configured of it."""
+    """Turn a worker's row into what was configured of it, or found."""
     told = row.options or {}
     models = tuple(told.get("models", {}).items())
     options = WorkerOptions(told.get("api_key_env"), models, told.get("base"))
-    return WorkerSpec(row.name, row.url, row.kind, options)
+    left_out = tuple(told.get("left_out", {}).items())
+    return WorkerSpec(row.name, row.url, row.kind, options, left_out)
 
 
 def worker_of(row: Row[Any]) -> WorkerStatus:

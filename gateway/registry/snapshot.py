@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Literal
@@ -79,8 +79,9 @@ class Version:
 class AliasOptions:
     """What an alias brings along to each call; None leaves it to client and worker.
 
-    The first twelve are defaults of the request's fields. `fallback` names who answers, in this
-    order, where the alias's own version cannot: `support@3`, `base`, another alias.
+    The first twelve are defaults of the request's fields. `logprobs` is the share of the calls
+    (0..1) for which workers are asked how likely their tokens were. `fallback` names who answers,
+    in this order, where the alias's own version cannot: `support@3`, `base`, another alias.
     """
 
     temperature: float | None = None
@@ -96,6 +97,7 @@ class AliasOptions:
     min_tokens: int | None = None
     ignore_eos: bool | None = None
     system_prompt: str | None = None
+    logprobs: float | None = None
     fallback: tuple[str, ...] = ()
 
     @property
@@ -112,7 +114,7 @@ class AliasOptions:
     def sampling(self) -> dict[str, Any]:
         """The defaults that are set, by the request's fields."""
         given = self.given
-        return {name: given[name] for name in given.keys() - {"system_prompt", "fallback"}}
+        return {name: given[name] for name in given.keys() - _NO_DEFAULTS}
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> AliasOptions:
@@ -124,6 +126,7 @@ class AliasOptions:
         return cls(**values)
 
 
+_NO_DEFAULTS = {"system_prompt", "logprobs", "fallback"}
 NO_OPTIONS = AliasOptions()
 
 
@@ -225,12 +228,32 @@ class WorkerOptions:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """A worker as configured: `url` without a trailing slash, `kind` such as `vllm`."""
+    """A worker as configured: `url` without a trailing slash, `kind` such as `vllm`.
+
+    `left_out` are pairs of names on workers (`support@7-1a2b3c4d`) and why whoever starts this
+    worker starts it without them.
+    """
 
     name: str
     url: str
     kind: str = "vllm"
     options: WorkerOptions = WorkerOptions()
+    left_out: tuple[tuple[str, str], ...] = ()
+
+    def is_reached_as(self, other: WorkerSpec) -> bool:
+        """Whether nothing differs that talking to the worker depends on."""
+        return replace(self, left_out=other.left_out) == other
+
+
+def why_left_out(version: Version, workers: Iterable[WorkerSpec]) -> str:
+    """Say why workers were started without a version; empty where none was."""
+    reasons = {
+        f"A worker of kind {worker.kind} runs without it: {reason}"
+        for worker in workers
+        for name, reason in worker.left_out
+        if name == version.worker_name
+    }
+    return " ".join(sorted(reasons))
 
 
 @dataclass(frozen=True, slots=True)

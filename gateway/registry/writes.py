@@ -265,9 +265,10 @@ def delete_placements(connection: Connection, *conditions: Any) -> bool:
 
 
 def put_worker(connection: Connection, spec: WorkerSpec) -> None:
-    """Add a worker, not yet seen, or give a known one its present address."""
+    """Add a worker, not yet seen, or give a known one its present address and options."""
     fresh = {"boot": "", "healthy": False, "detail": "", "metrics": None, "seen_at": None}
     options = asdict(spec.options) | {"models": dict(spec.options.models)}
+    options |= {"left_out": dict(spec.left_out)}
     told = {"url": spec.url, "kind": spec.kind, "options": options}
     insert_once(connection, WORKERS, {"name": spec.name, **told, **fresh})
     connection.execute(update(WORKERS).where(WORKERS.c.name == spec.name).values(**told))
@@ -294,10 +295,14 @@ def delete_gateways(connection: Connection, *conditions: Any) -> None:
 
 
 def take_lease(
-    connection: Connection, name: str, holder: str, expires_at: float, now: float
+    connection: Connection, name: str, holder: str, expires_at: float, now: float, never: float
 ) -> bool:
-    """Take or renew a lease in one statement; False while another holds it."""
-    free = or_(LEASES.c.holder == holder, LEASES.c.expires_at <= now)
+    """Take or renew a lease in one statement; False while another holds it.
+
+    One that ends after `never` was given by another clock, and is free too.
+    """
+    ends = LEASES.c.expires_at
+    free = or_(LEASES.c.holder == holder, ends <= now, ends > never)
     values = {"holder": holder, "expires_at": expires_at}
     return upsert(connection, LEASES, {"name": name}, values, only_if=free)
 

@@ -68,6 +68,12 @@ class Call:
             most = request.max_completion_tokens
         return len(self.asked) // 4 + (most or _TYPICAL_ANSWER) * self.expected_choices
 
+    def leave_unscored(self) -> None:
+        """Do not ask the worker how likely its tokens were: the answer gets no confidence."""
+        self.request.logprobs = None
+        if isinstance(self.request, ChatRequest):
+            self.request.top_logprobs = None
+
     @property
     def is_chat(self) -> bool:
         """Whether the worker is asked on its chat route."""
@@ -80,7 +86,8 @@ class Draft:
 
     `version` answers: the one that was `wanted`, which is None then, or one of its `fallbacks`.
     `shadow` gets a copy of the call once the answer has ended; `asked` is when the worker that
-    answers was asked, on the monotonic clock.
+    answers was asked, on the monotonic clock; `dropped` are fields of its answer that nothing here
+    knows, where they were looked for.
     """
 
     call: Call
@@ -102,6 +109,7 @@ class Draft:
     body: bytes = b""
     shadow: Version | None = None
     asked: float = 0.0
+    dropped: set[str] = field(default_factory=set)
 
     @property
     def created(self) -> int:

@@ -21,8 +21,8 @@ def translated(request: ChatRequest | CompletionRequest, kind: str, ask: Ask) ->
     """Write the request for a worker of this kind; `ask` chooses the model on it."""
     changes: dict[str, Any] = {"model": ask.model}
     more = [ask.more]
-    if isinstance(request, CompletionRequest):
-        changes["logprobs"] = max(1, request.logprobs or 0)  # 0 means none to all but vLLM
+    if isinstance(request, CompletionRequest) and request.logprobs is not None:
+        changes["logprobs"] = max(1, request.logprobs)  # 0 means none to all but vLLM
     if kind in ALWAYS_STREAMS:
         changes["stream"] = True
     if (request.stream_options or kind in ALWAYS_STREAMS) and kind != "tensorrt_llm":
@@ -41,7 +41,8 @@ def _in_llama_servers_words(request: ChatRequest | CompletionRequest) -> dict[st
     """Give what it calls otherwise, and ask for one alternative: unasked it gives twenty."""
     changes: dict[str, Any] = {"repetition_penalty": None}
     if isinstance(request, ChatRequest):
-        changes["top_logprobs"] = max(1, request.top_logprobs or 0)
+        if request.logprobs:
+            changes["top_logprobs"] = max(1, request.top_logprobs or 0)
         if request.max_completion_tokens is not None:
             changes |= {"max_completion_tokens": None, "max_tokens": request.max_completion_tokens}
     return changes

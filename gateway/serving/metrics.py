@@ -32,6 +32,7 @@ class Metrics:
         self._tokens: Counter[tuple[str, str]] = Counter()
         self._guarded: Counter[tuple[str, str]] = Counter()
         self._fallbacks: Counter[tuple[str, str]] = Counter()
+        self._dropped: Counter[str] = Counter()
         self._seconds: dict[str, Seconds] = {}
 
     def request(self, route: str, status: int) -> None:
@@ -52,6 +53,10 @@ class Metrics:
             self._tokens[draft.model, "prompt"] += usage.prompt_tokens
             self._tokens[draft.model, "completion"] += usage.completion_tokens
         self._observe(draft.call.route, draft.elapsed)
+        for field in draft.dropped:
+            name = field[:_LONGEST_FIELD]
+            known = name in self._dropped or len(self._dropped) < _MOST_FIELDS
+            self._dropped[name if known else "others"] += 1
         for entry in draft.audit:
             self._guarded[entry.guard, entry.action] += 1
 
@@ -103,6 +108,13 @@ class Metrics:
         )
         for models, count in self._fallbacks.items():
             fallbacks.add_metric(models, count)
+        dropped = CounterMetricFamily(
+            "adapterloop_dropped_fields",
+            "Answers of workers with a field that nothing here knows, of one in sixteen",
+            labels=["field"],
+        )
+        for name, count in self._dropped.items():
+            dropped.add_metric([name], count)
         seconds = HistogramMetricFamily(
             "adapterloop_answer_seconds", "Seconds from request to end of answer", labels=["route"]
         )
@@ -112,7 +124,7 @@ class Metrics:
         for fate, number in outbox.items():
             waiting.add_metric([fate], number)
         now = GaugeMetricFamily("adapterloop_in_flight", "Calls now", value=in_flight)
-        return [requests, tokens, guarded, fallbacks, seconds, waiting, now]
+        return [requests, tokens, guarded, fallbacks, dropped, seconds, waiting, now]
 
 
 def router_families(router: Router) -> list[Metric]:
@@ -145,6 +157,7 @@ def router_families(router: Router) -> list[Metric]:
 
 
 _REQUEST = ["route", "status"]
+_MOST_FIELDS, _LONGEST_FIELD = 100, 80
 
 
 class _Page(Collector):

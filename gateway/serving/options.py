@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import msgspec
@@ -35,6 +36,20 @@ def apply(options: AliasOptions, call: Call) -> None:
     prompt = _prompt_for(call, options.system_prompt)
     if added or prompt is not None:
         call.asked = _as_asked(call, added, prompt)
+
+
+def ask_for_logprobs(options: AliasOptions, share: float, call: Call) -> None:
+    """Have the worker say how likely its tokens were for a share of the calls only.
+
+    The alias's own share goes before `share`. A client that wants logprobs gets them, and so does
+    an evaluation, which calibrates what a confidence means.
+    """
+    if options.logprobs is not None:
+        share = options.logprobs
+    if call.wants_tokens or call.key.purpose == "evaluation":
+        return
+    if random.random() >= share:  # noqa: S311 (a share of traffic, no secret)
+        call.leave_unscored()
 
 
 def _prompt_for(call: Call, prompt: str | None) -> str | None:

@@ -20,11 +20,12 @@ from gateway.errors import (
     UpstreamFailed,
 )
 from gateway.registry.snapshot import Version
+from gateway.serving.affinity import affinity
 from gateway.serving.call import Call, Draft
 from gateway.serving.events import Event
 from gateway.serving.ids import mint
 from gateway.serving.keeper import SnapshotKeeper
-from gateway.serving.options import apply
+from gateway.serving.options import apply, ask_for_logprobs
 from gateway.serving.prompts import InputQuestion
 from gateway.serving.recorder import Recorder
 from gateway.serving.relay import Emit, ModelLost, WorkerRefused, relay
@@ -68,6 +69,7 @@ def begin(call: Call, deps: Deps) -> Draft:
     alias = alias_of(call.model, call.key, snapshot)
     version = resolve(call.model, alias, call.session, snapshot)
     apply(alias.options, call)
+    ask_for_logprobs(alias.options, deps.settings.logprobs, call)
     # Who pins a version wants that one or none.
     fallbacks = [] if "@" in call.model else snapshot.fallbacks(alias)
     others = [other for other in fallbacks if other.id != version.id]
@@ -194,11 +196,11 @@ async def _attempt(
 ) -> None:
     """Choose a worker and relay its answer through the guards. Raises `UpstreamError`."""
     call, router = draft.call, deps.router
-    session = call.session or call.request_id
     guard = OutputGuard(policy, deps.judge, versions=deps.judge.versions)
     turn = Turn(guard, wants_tokens=call.wants_tokens, unary=not call.stream)
+    again = affinity(call, draft.version)
     target = await router.begin(
-        draft.version, session, deadline, avoid, draft.standing, _resort(draft, deps)
+        draft.version, again, deadline, avoid, draft.standing, _resort(draft, deps)
     )
     draft.tries(target, turn)
     answered: bool | None = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Container, Hashable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 from gateway.registry.snapshot import PRIORITIES, Priority
@@ -71,6 +72,22 @@ class WaitingQueue(Generic[Item]):
         mine.add(ticket)
         return ticket
 
+    def last(self, priority: Priority, key: int) -> Ticket[Item] | None:
+        """Give who is to go where a call of this priority and key comes and the queue is full.
+
+        Places are shared as turns are: it is a call of the priority that has most by its weight, or
+        else of a key of the same priority that has more, and the newest one there.
+        """
+        mine = self._classes[priority]
+        most = max(self._classes.values(), key=_Class.held)
+        if most.held() <= mine.held(1):
+            most = mine
+        key_of_most, count = most.greatest()
+        if most is mine and count <= mine.count(key) + 1:
+            return None
+        newest = [next(reversed(lane)) for lane in most.keys[key_of_most].values()]
+        return max(newest, key=lambda ticket: ticket.number)
+
     def first(self, blocked: Container[Hashable] = ()) -> Ticket[Item] | None:
         """Give whose turn it is, passing over lanes that cannot be served; it stays."""
         for one in sorted(self._classes.values(), key=lambda one: one.reached + one.step):
@@ -85,6 +102,9 @@ class WaitingQueue(Generic[Item]):
         self.leave(ticket)
         mine.reached += mine.step
         self._reached = mine.reached
+        for one in self._classes.values():
+            # Nor does time in which none that waited could be served.
+            one.reached = max(one.reached, self._reached - one.step)
         if ticket.key in mine.keys:
             mine.keys.move_to_end(ticket.key)
 
@@ -106,6 +126,17 @@ class _Class(Generic[Item]):
         lanes = self.keys.setdefault(ticket.key, {})
         lanes.setdefault(ticket.lane, {})[ticket] = None
         self.lanes[ticket.lane] += 1
+
+    def held(self, more: int = 0) -> float:
+        """Give how many places it would have with so many more, by its weight."""
+        return (self.lanes.total() + more) * self.step
+
+    def count(self, key: int) -> int:
+        return sum(map(len, self.keys.get(key, {}).values()))
+
+    def greatest(self) -> tuple[int, int]:
+        """Give the key with the most calls, and how many; none where nobody waits."""
+        return max(((key, self.count(key)) for key in self.keys), key=itemgetter(1), default=(0, 0))
 
     def first(self, blocked: Container[Hashable]) -> Ticket[Item] | None:
         if all(lane in blocked for lane in self.lanes):

@@ -14,6 +14,7 @@ from gateway.registry.snapshot import (
     Snapshot,
     Version,
     VersionState,
+    why_left_out,
 )
 
 
@@ -72,6 +73,8 @@ def _pinned(model: str, alias: Alias, number: str, snapshot: Snapshot) -> Versio
     if version.is_base or version.state in CALLABLE:
         return version
     if version.state in (VersionState.REGISTERED, VersionState.VERIFYING):
+        if why := why_left_out(version, snapshot.workers.values()):
+            raise NoWorker(f"The model '{model}' is on no worker yet. {why}")
         raise NoWorker(f"The model '{model}' is being loaded and verified: try again shortly.")
     raise _unknown(model)
 

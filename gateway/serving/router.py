@@ -18,7 +18,7 @@ from typing import NamedTuple
 from gateway.choose import able_workers, choose, served_name
 from gateway.errors import GatewayError, NoWorker
 from gateway.registry.records import in_flight
-from gateway.registry.snapshot import Placement, Snapshot, Version, WorkerSpec
+from gateway.registry.snapshot import Placement, Snapshot, Version, WorkerSpec, why_left_out
 from gateway.rendezvous import number, weight
 from gateway.serving.breaker import Breakers, State
 from gateway.serving.full import FullWorkers
@@ -71,6 +71,7 @@ class Router:
         self.retries = RetryBudget()
         self._full = FullWorkers(settings)
         self._breakers = Breakers()
+        self._queued: Counter[int] = Counter()
         self._hungry: Counter[int] = Counter()
         self._when_hungry: Callable[[], None] = lambda: None
         self.when_full: Callable[[], None] = lambda: None
@@ -106,7 +107,7 @@ class Router:
         for target in self._calls:
             if target.version_id is not None:
                 self.uses.note(target.version_id)
-        for version_id in self._hungry:
+        for version_id in (*self._queued, *self._hungry):
             self.uses.note(version_id)
 
     @property
@@ -147,7 +148,7 @@ class Router:
         if target is not None or self._able(version, avoid):
             self._count("resident", avoid)
             return target or await self._wait(version, session, deadline, avoid, standing, resort)
-        with self._starving(version.id):
+        with self._starving(version):
             try:
                 target = await self._wait(version, session, deadline, avoid, standing, resort)
             except NoWorker:
@@ -172,26 +173,22 @@ class Router:
                 self.when_full()
                 self._ask_again()
                 lane = (version.id, frozenset(avoid))
-                return await self.queue.wait(find, lane, standing, resort)
+                with _counted(self._queued, version):
+                    return await self.queue.wait(find, lane, standing, resort)
             self._load_on_demand(version)
             remaining = deadline - loop.time()
             if remaining <= 0 or not await self._watch.wait_change(remaining):
-                raise NoWorker(
-                    f"No worker that serves '{version.model}' is ready: try again shortly."
-                )
+                why = why_left_out(version, self.snapshot.workers.values() if self.snapshot else ())
+                told = f". {why}" if why else ": try again shortly."
+                raise NoWorker(f"No worker that serves '{version.model}' is ready{told}")
         return target
 
     @contextmanager
-    def _starving(self, version_id: int) -> Iterator[None]:
+    def _starving(self, version: Version) -> Iterator[None]:
         """A call waits for an adapter: the registry is to be told, and asked, sooner."""
-        self._hungry[version_id] += 1
-        self._when_hungry()
-        try:
+        with _counted(self._hungry, version):
+            self._when_hungry()
             yield
-        finally:
-            self._hungry[version_id] -= 1
-            if not self._hungry[version_id]:
-                del self._hungry[version_id]
 
     def ready(self, version: Version) -> bool:
         """Whether a call to the version could go out now."""
@@ -375,8 +372,26 @@ class Router:
             logger.warning("loading %s on %s: %s", version.model, worker, error)
             # The next caller may try again, but not in a tight circle.
             await asyncio.sleep(1.0)
+        except Exception:  # in a group with all else that the gateway does
+            logger.exception("loading %s on %s", version.model, worker)
+            await asyncio.sleep(1.0)
         finally:
             self._loading.discard(version.id)
+
+
+@contextmanager
+def _counted(waiting: Counter[int], version: Version) -> Iterator[None]:
+    """Count a call that waits for an adapter, by the version's id; the base is not counted."""
+    if version.is_base:
+        yield
+        return
+    waiting[version.id] += 1
+    try:
+        yield
+    finally:
+        waiting[version.id] -= 1
+        if not waiting[version.id]:
+            del waiting[version.id]
 
 
 def _gained(before: Snapshot, after: Snapshot) -> set[str]:

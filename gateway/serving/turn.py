@@ -33,6 +33,7 @@ class ChoiceState:
     fields: dict[Field, list[str]] = field(default_factory=dict)
     tools: dict[int, Tool] = field(default_factory=dict)
     tokens: list[Token | BareToken] = field(default_factory=list)
+    messages: int = 0
     usage: Usage | None = None
     finish: str | None = None
     over: bool = False
@@ -81,8 +82,11 @@ class Turn:
             return self.usage
         states = self.choices.values()
         prompts = (state.usage.prompt_tokens for state in states if state.usage)
-        # Where usage comes at the end only, a broken off answer is known by its tokens.
-        said = (s.usage.completion_tokens if s.usage else len(s.tokens) for s in states)
+        # Where usage comes at the end only, a broken off answer is known by its tokens, or where
+        # these were not asked for by its messages, of which there is about one a token.
+        said = (
+            s.usage.completion_tokens if s.usage else len(s.tokens) or s.messages for s in states
+        )
         return Usage(prompt_tokens=max(prompts, default=0), completion_tokens=sum(said))
 
     async def take(self, message: Parsed) -> list[Event]:
@@ -120,6 +124,7 @@ class Turn:
             gate = TokenGate() if self._wants_tokens else None
             state = self.choices[part.choice] = ChoiceState(part.choice, gate)
         state.tokens += part.tokens
+        state.messages += bool(part.texts or part.tools)
         if usage is not None and not self._unary:
             state.usage = usage
         if part.tools:

@@ -68,6 +68,7 @@ class Upstream(Protocol):
 class _Address:
     host: str
     port: int
+    authority: str
     tls: bool
     prefix: str
 
@@ -76,7 +77,9 @@ class _Address:
         parts = urlsplit(url)
         tls = parts.scheme == "https"
         port = parts.port or (443 if tls else 80)
-        return cls(parts.hostname or "", port, tls, parts.path.rstrip("/"))
+        host = parts.hostname or ""
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return cls(host, port, authority, tls, parts.path.rstrip("/"))
 
 
 class HttpUpstream:
@@ -188,7 +191,7 @@ class _Posted:
         address = self._upstream.address(self._url)
         head = (
             f"POST {address.prefix}{self._path} HTTP/1.1\r\n"
-            f"host: {address.host}:{address.port}\r\n"
+            f"host: {address.authority}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(self._body)}\r\n"
             f"{_authorization(self._worker)}\r\n"
         )

@@ -17,6 +17,7 @@ from gateway.settings import QueueSettings
 
 Place = TypeVar("Place")
 
+_ENDS = ("served", "late", "left", "fallback", "displaced")
 _LONGEST_S = 60
 _RATE_SPAN_S = 10.0
 _LOOK_AGAIN_S = 0.1
@@ -54,7 +55,7 @@ class WaitingRoom(Generic[Place]):
 
     def __init__(self, settings: QueueSettings, give_back: Callable[[Place], None]) -> None:
         """`give_back` gets the place of a call that left in the moment it was found."""
-        self.seconds = {end: Seconds() for end in ("served", "late", "left", "fallback")}
+        self.seconds = {end: Seconds() for end in _ENDS}
         self._settings = settings
         self._give_back = give_back
         self._queue: WaitingQueue[_Waiter[Place]] = WaitingQueue(settings.size)
@@ -82,6 +83,7 @@ class WaitingRoom(Generic[Place]):
         loop = asyncio.get_running_loop()
         waiter = _Waiter(find, loop.create_future())
         try:
+            self._make_way(standing)
             ticket = self._queue.join(
                 waiter, priority=standing.priority, key=standing.key, lane=lane
             )
@@ -99,15 +101,19 @@ class WaitingRoom(Generic[Place]):
             end = "fallback" if place is None else "served"
         except TimeoutError:
             end = "late"
+        except QueueFull:
+            end = "displaced"
         finally:
             self._queue.leave(ticket)
             seconds = loop.time() - began
             standing.waited += seconds
             self.seconds[end].observe(seconds)
             if place is None and waiter.found.done() and not waiter.found.cancelled():
-                late = waiter.found.result()
+                late = None if waiter.found.exception() else waiter.found.result()
                 if late is not None:
                     self._give_back(late)
+        if end == "displaced":
+            raise self._saturated("others come first where no more can wait", standing)
         if place is None:
             reason = f"none had room within {standing.waited:.3g} s"
             raise self._saturated(reason, standing)
@@ -126,6 +132,16 @@ class WaitingRoom(Generic[Place]):
                 self._queue.take(ticket)
                 self._served.add(found.get_loop().time())
                 found.set_result(place)
+
+    def _make_way(self, standing: Standing) -> None:
+        """Where the queue is full, send away a call whose key or priority has too many there."""
+        if len(self._queue) < self._settings.size:
+            return
+        last = self._queue.last(standing.priority, standing.key)
+        if last is not None:
+            self._queue.leave(last)
+            if not last.item.found.done():
+                last.item.found.set_exception(QueueFull())
 
     def _look_elsewhere(self, found: asyncio.Future[Place | None], resort: Resort) -> None:
         """Let a call go that still waits where somebody else could answer it, or look again."""

@@ -42,7 +42,8 @@ class ServedModel:
 class WorkerMetrics:
     """A worker's own figures; `boot` is None where it does not tell when it started.
 
-    `active` are the adapters in the batch that it last ran.
+    `active` are the adapters in the batch that it last ran. Who is `asleep` has given its memory
+    away and answers nothing until it is woken.
     """
 
     boot: str | None = None
@@ -50,6 +51,7 @@ class WorkerMetrics:
     waiting: int = 0
     kv_usage: float = 0.0
     active: frozenset[str] = frozenset()
+    asleep: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
@@ -209,8 +210,13 @@ class Discovery:
             self._note(entry.name, str(error))
             return
         self._note(entry.name, "")
-        specs = (found_spec(entry, address, port) for address, port in sorted(addresses))
-        found = {spec.name: spec for spec in specs}
+        found: dict[str, WorkerSpec] = {}
+        for address, port in sorted(addresses):
+            spec = found_spec(entry, address, port)
+            if isinstance(source, FileList):
+                left_out = source.left_out((address, port))
+                spec = replace(spec, left_out=tuple(sorted(left_out.items())))
+            found[spec.name] = spec
         known = (await asyncio.to_thread(self._store.snapshot)).workers
         for name, spec in found.items():
             if known.get(name) != spec:

@@ -47,17 +47,29 @@ class _Conditions(msgspec.Struct):
     terminating: bool | None = None
 
 
-class _Endpoint(msgspec.Struct):
+class _Target(msgspec.Struct):
+    name: str = ""
+    uid: str = ""
+
+
+class _Endpoint(msgspec.Struct, rename="camel"):
     addresses: list[str]
     conditions: _Conditions = msgspec.field(default_factory=_Conditions)
+    target_ref: _Target | None = None
+
+    @property
+    def pod(self) -> str:
+        """What tells its pod from others; empty where nothing does."""
+        return (self.target_ref.uid or self.target_ref.name) if self.target_ref else ""
 
 
 class _Port(msgspec.Struct):
     port: int | None = None
 
 
-class _Slice(msgspec.Struct):
+class _Slice(msgspec.Struct, rename="camel"):
     metadata: _Meta
+    address_type: str = "IPv4"
     endpoints: list[_Endpoint] | None = None
     ports: list[_Port] | None = None
 
@@ -81,6 +93,14 @@ class Told(NamedTuple):
 
     found: frozenset[tuple[str, int]]
     ending: frozenset[str]
+
+
+class _Place(NamedTuple):
+    """Where a worker is; of several places of one pod, the least counts."""
+
+    is_second_choice: bool
+    address: str
+    port: int
 
 
 class Slices:
@@ -124,20 +144,29 @@ class Slices:
     def told(self) -> Told:
         """Sum up all slices; an address that one of them lists does not end.
 
-        Those that are not ready count too, since the probes know better.
+        A pod counts once, by its IPv4 address where it has one: where a service has both families,
+        each has slices of its own. Those that are not ready count too, since the probes know
+        better; a pod that ends does so in all its slices, whichever says so first.
         """
-        found: set[tuple[str, int]] = set()
+        places: dict[str | _Place, _Place] = {}
         ending: set[str] = set()
+        ended: set[str | _Place] = set()
         for one in self._slices.values():
             listed = next((p.port for p in one.ports or () if p.port is not None), None)
             port = self._port or listed
             for endpoint in one.endpoints or ():
                 if endpoint.conditions.terminating:
                     ending.update(endpoint.addresses)
-                elif port is not None:
+                    ended.add(endpoint.pod)
+                elif port is not None and endpoint.addresses:
                     # The addresses of one endpoint are one pod's.
-                    found.update((address, port) for address in endpoint.addresses[:1])
-        return Told(frozenset(found), frozenset(ending - {address for address, _ in found}))
+                    place = _Place(one.address_type != "IPv4", endpoint.addresses[0], port)
+                    pod = endpoint.pod or place
+                    places[pod] = min(place, places.get(pod, place))
+        ending.update(place.address for pod, place in places.items() if pod in ended)
+        left = [place for pod, place in places.items() if pod not in ended]
+        found = frozenset((place.address, place.port) for place in left)
+        return Told(found, frozenset(ending - {place.address for place in left}))
 
 
 def pause(failures: int) -> float:

@@ -42,6 +42,7 @@ from gateway.workers.probe import Observed
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, int]
+Era = tuple[str, int]  # a worker's boot, and how often it was found asleep
 REST_S = 2.0
 REST_MAX_S = 60.0
 
@@ -122,7 +123,7 @@ class Loader:
         self._group = asyncio.TaskGroup()
         self._flights: dict[Key, asyncio.Future[Placement]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._bases: dict[str, tuple[str, dict[tuple[Prompt, ...], tuple[float, ...]]]] = {}
+        self._bases: dict[str, tuple[Era, dict[tuple[Prompt, ...], tuple[float, ...]]]] = {}
 
     async def __aenter__(self) -> Self:
         """Open the group that owns the loads."""
@@ -273,11 +274,12 @@ class Loader:
     async def _base(
         self, admin: WorkerAdmin, seen: Observed, name: str, prompts: tuple[Prompt, ...]
     ) -> tuple[float, ...]:
-        """The base's means: measured once per boot, since the base cannot change within one."""
-        boot, known = self._bases.get(seen.worker, ("", {}))
-        if boot != seen.boot:
+        """The base's means: measured once per boot and nap, since it cannot change in between."""
+        now: Era = (seen.boot, seen.naps)
+        era, known = self._bases.get(seen.worker, (None, {}))
+        if era != now:
             known = {}
-            self._bases[seen.worker] = (seen.boot, known)
+            self._bases[seen.worker] = (now, known)
         if prompts not in known:
             known[prompts] = await measure(admin, name, prompts)
         return known[prompts]

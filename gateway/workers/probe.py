@@ -31,7 +31,8 @@ class Observed:
 
     `active` are the adapters of the running batch, as far as the worker tells. `asks` holds the
     fields that choose a model where its name alone does not; a `static` worker holds what it was
-    started with, and loads nothing. `base_model` is empty where there is only one.
+    started with, and loads nothing. `base_model` is empty where there is only one. Who is `asleep`
+    is not healthy; `naps` counts how often it was found so.
     """
 
     worker: str
@@ -48,6 +49,8 @@ class Observed:
     asks: Mapping[str, Ask] = field(default_factory=dict)
     static: bool = False
     base_model: str = ""
+    asleep: bool = False
+    naps: int = 0
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -146,6 +149,7 @@ class Prober:
         self._lock = asyncio.Lock()
         self._late = 0
         self._count = 0
+        self._naps = 0
         self._token = secrets.token_hex(4)
         self._leaving: set[str] = set()
 
@@ -160,6 +164,9 @@ class Prober:
                 self.last = self._slow()
             except WorkerUnreachable as error:
                 self.last = self._down(error.message)
+            except Exception as error:  # else what it said last would hold for ever
+                logger.exception("probing worker %s failed", self.spec.name)
+                self.last = self._down(f"Its answers cannot be read: {error}")
             return self.last
 
     def leaving(self, name: str) -> None:
@@ -171,7 +178,7 @@ class Prober:
             return self._down("The worker says that it is not ready.")
         models = await self.admin.models()
         metrics = await self.admin.metrics()
-        return self._up(models, metrics)
+        return self._asleep() if metrics.asleep else self._up(models, metrics)
 
     def _up(self, models: tuple[ServedModel, ...], metrics: WorkerMetrics) -> Observed:
         names = frozenset(model.name for model in models)
@@ -192,7 +199,13 @@ class Prober:
             asks={model.name: model.ask for model in models if model.ask is not None},
             static=not self.admin.capabilities.runtime_load,
             base_model=base_model_of(self.spec.options.base, models, self._bases),
+            naps=self._naps,
         )
+
+    def _asleep(self) -> Observed:
+        """Its boot stays, so whoever keeps something of a boot goes by the naps too."""
+        self._naps += not self.last.asleep
+        return replace(self._down("The worker sleeps."), asleep=True, naps=self._naps)
 
     def _down(self, detail: str) -> Observed:
         if self.last.healthy:
@@ -243,8 +256,10 @@ class WorkerWatch:
         those who wait for a change look again.
         """
         wanted = {spec.name: spec for spec in specs}
-        for name in [n for n, p in self._probers.items() if wanted.get(n) != p.spec]:
-            del self._probers[name]
+        for name, prober in list(self._probers.items()):
+            spec = wanted.get(name)
+            if spec is None or not spec.is_reached_as(prober.spec):
+                del self._probers[name]
         for name, spec in wanted.items():
             if name not in self._probers:
                 self._add(spec)

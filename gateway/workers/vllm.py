@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from http import HTTPStatus
+from math import isfinite
 
 import msgspec
 
@@ -23,6 +24,9 @@ _ACTIVE = re.compile(
     rb"^vllm:lora_requests_info\{(?:[^\n]*,)?running_lora_adapters=\"([^\"\n]*)\"[^\n]*\}"
     rb" ([^ \n]+)",
     re.MULTILINE,
+)
+_ASLEEP = re.compile(
+    rb"^vllm:engine_sleep_state\{[^\n]*sleep_state=\"awake\"[^\n]*\} 0(?:\.0)?$", re.MULTILINE
 )
 SCORED_AT_ONCE = 4  # more in one step of the engine would hold up the calls that run beside them
 
@@ -43,7 +47,8 @@ class _Completion(msgspec.Struct):
 def parse_metrics(text: bytes) -> WorkerMetrics:
     """Read what matters out of a Prometheus page.
 
-    Requests are summed over the worker's engines; for the cache the fullest engine counts.
+    Requests are summed over the worker's engines; for the cache the fullest engine counts, and one
+    that sleeps is enough.
     """
     boot: str | None = None
     running = waiting = kv_usage = 0.0
@@ -51,6 +56,8 @@ def parse_metrics(text: bytes) -> WorkerMetrics:
         try:
             value = float(raw)
         except ValueError:
+            continue
+        if not isfinite(value):
             continue
         if name.endswith(b"running"):
             running += value
@@ -60,7 +67,8 @@ def parse_metrics(text: bytes) -> WorkerMetrics:
             kv_usage = max(kv_usage, value)
         else:
             boot = f"{value:.2f}"
-    return WorkerMetrics(boot, int(running), int(waiting), kv_usage, _active(text))
+    asleep = _ASLEEP.search(text) is not None
+    return WorkerMetrics(boot, int(running), int(waiting), kv_usage, _active(text), asleep)
 
 
 def _active(text: bytes) -> frozenset[str]:

@@ -62,6 +62,7 @@ def goes_on_without_its_worker(stack: Stack, stub: StubWorker) -> None:
     """A stream ends as it should though its worker is removed in the middle."""
     full = 'adapterloop_worker_full{worker="gpu@127.0.0.1"}'
     registry = Registry.from_settings(stack.settings)
+    stack.controller.stop()  # which would find it again within five seconds
     stub.script = Script(text="The train leaves at noon. " * 30, delay=0.5)
     body = body_for(CHAT, "support", "Hello", stream=True, max_tokens=400)
     with stack.live.http() as http, http.stream("POST", CHAT, json=body) as answer:
@@ -177,6 +178,21 @@ async def test_pods_that_come_and_end_are_seen_within_a_second(service: Service)
     assert len(cluster.lists) == len(cluster.watches) == 1
 
 
+async def test_a_pod_with_an_address_of_each_family_is_one_worker(
+    service: Service, registry: Registry
+) -> None:
+    cluster, before = service.cluster, ("10.0.0.1", "10.0.0.2")
+    only_six = endpoint("fd00::3", pod="vllm-3")
+    cluster.put("six", only_six, family="IPv6")
+    await service.becomes(*before, "fd00::3", seconds=3)
+    assert registry.snapshot().workers["gpu@fd00::3"].url == "http://[fd00::3]:8001"
+    cluster.put("four", endpoint("10.0.0.4", pod="vllm-4"))
+    cluster.put("six", only_six, endpoint("fd00::4", pod="vllm-4"), family="IPv6")
+    await service.becomes(*before, "fd00::3", "10.0.0.4", seconds=3)
+    cluster.put("four", endpoint("10.0.0.4", pod="vllm-4", terminating=True))
+    await service.becomes(*before, "fd00::3", seconds=3)
+
+
 async def test_an_endpoint_that_moves_between_slices_stays(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -221,7 +237,7 @@ def test_a_worker_that_its_file_no_longer_lists_ends_the_calls_it_has(
     path = tmp_path / "workers.json"
     with StubWorker() as old, StubWorker() as new:
         old.script = Script(delay=0.3, text="One word after another. " * 30)
-        write_list(path, [("127.0.0.1", old.port)])
+        write_list(path, {("127.0.0.1", old.port): {}})
         stack = make_stack((WorkerSettings(name="local", url=f"file+{path}"),))
 
         def names() -> set[str]:
@@ -233,7 +249,7 @@ def test_a_worker_that_its_file_no_longer_lists_ends_the_calls_it_has(
             ask = [{"role": "user", "content": "x"}]
             stream = client.chat.completions.create(model="base", messages=ask, stream=True)  # type: ignore[arg-type]
             first = next(iter(stream))
-            write_list(path, [("127.0.0.1", new.port)])
+            write_list(path, {("127.0.0.1", new.port): {}})
             assert wait_for(lambda: names() == {f"local@127.0.0.1:{new.port}"}, 30), names()
             assert old.seen.running
             old.script.delay = 0.0  # the rest at once

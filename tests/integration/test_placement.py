@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 
 from tests.acceptance.live import wait_for
 
@@ -59,3 +60,19 @@ def test_many_calls_at_once_for_more_than_there_is_room_for(make_stack: MakeStac
         answers = list(pool.map(lambda at: call(stack, ALIASES[at % 5]), range(60)))
     assert [a.text for a in answers if a.status_code != 200] == []
     assert all(len(worker.worker.adapters) <= ROOM for worker in stack.workers)
+
+
+@pytest.mark.parametrize("words", [600, 6])
+def test_prompts_that_begin_alike_share_one_workers_cache(
+    make_stack: MakeStack, words: int
+) -> None:
+    """Where nobody says who calls: long beginnings meet again, short ones go anywhere."""
+    stack = make_stack(workers=2)
+    before = [len(stub.seen.requests) for stub in stack.workers]
+    with stack.live.http() as http:
+        for at in range(24):
+            body = body_for(CHAT, "base", f"{'word ' * words} And what of {at}?")
+            assert http.post(CHAT, json=body).status_code == 200
+    more = [len(w.seen.requests) - had for w, had in zip(stack.workers, before, strict=True)]
+    assert sum(more) == 24
+    assert (min(more) == 0) == (words == 600)

@@ -18,7 +18,7 @@ PATIENT, SHORT = Timeouts(), Timeouts(first_byte=0.3, idle=0.3)
 
 @asynccontextmanager
 async def served(
-    handler: Handler, timeouts: Timeouts = PATIENT
+    handler: Handler, timeouts: Timeouts = PATIENT, host: str = "127.0.0.1"
 ) -> AsyncIterator[tuple[HttpUpstream, WorkerSpec]]:
     async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -28,11 +28,12 @@ async def served(
         finally:
             writer.close()
 
-    server = await asyncio.start_server(guarded, "127.0.0.1", 0)
+    server = await asyncio.start_server(guarded, host, 0)
     port = server.sockets[0].getsockname()[1]
     upstream = HttpUpstream(timeouts)
     try:
-        yield upstream, WorkerSpec("w", f"http://127.0.0.1:{port}")
+        written = f"[{host}]" if ":" in host else host
+        yield upstream, WorkerSpec("w", f"http://{written}:{port}")
     finally:
         await upstream.close()
         server.close()
@@ -68,6 +69,16 @@ async def test_a_connection_is_kept_and_used_again() -> None:
             body = b"%d" % number
             assert await read(upstream, worker, body) == body
     assert connections == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_the_host_is_written_as_in_the_url(host: str) -> None:
+    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer(head.split(b"\r\nhost: ")[1].split(b"\r\n")[0]))
+
+    async with served(tell, host=host) as (upstream, worker):
+        assert worker.url == f"http://{(await read(upstream, worker)).decode()}"
 
 
 async def test_a_kept_connection_that_the_worker_closed_is_replaced_unnoticed() -> None:

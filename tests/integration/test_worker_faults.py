@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import httpx
@@ -25,6 +26,11 @@ CHATS = ("/v1/chat/completions", "/v1/completions")
 def post(stack: Stack, route: str, model: str = "base", **more: Any) -> httpx.Response:
     with stack.live.http() as http:
         return http.post(route, json=body_for(route, model, "Hello", **more))
+
+
+def metrics(stack: Stack) -> str:
+    with stack.live.http() as http:
+        return http.get("/metrics").text
 
 
 def answered(stack: Stack, worker: int, model: str) -> int:
@@ -230,7 +236,9 @@ class TestLies:
 
 
 class TestAnswers:
-    def test_unknown_fields_of_an_answer_are_dropped(self, make_stack: MakeStack) -> None:
+    def test_unknown_fields_of_an_answer_are_dropped_and_counted(
+        self, make_stack: MakeStack
+    ) -> None:
         stack = make_stack()
         stack.workers[0].script = Script(
             extra_fields={"kv_blocks": [1], "secret_field": "s3cr3t"},
@@ -243,6 +251,13 @@ class TestAnswers:
                 assert "s3cr3t" not in answer.text
                 assert "kv_blocks" not in answer.text
                 assert "stop_reason" not in answer.text
+
+        def counted(field: str) -> bool:
+            post(stack, CHAT)
+            return f'adapterloop_dropped_fields_total{{field="{field}"}}' in metrics(stack)
+
+        for field in ("secret_field", "choices.hidden_states"):
+            assert wait_for(partial(counted, field), 60)
 
     def test_nothing_of_the_client_steers_the_worker(self, make_stack: MakeStack) -> None:
         stack = make_stack()

@@ -9,14 +9,17 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.settings import WorkerSettings
+from gateway.settings import BaseModelSettings, WorkerSettings
+from gateway.workers.file_source import write_list
 from tests.acceptance.live import wait_for
 from tests.stub.llama import LlamaWorker
+from tests.stub.script import Script
 from tests.stub.server import StubWorker
 from tests.stub.static import StaticWorker
 
 from .conftest import MakeStack
 from .stack import Stack
+from .test_fallback import options
 
 KEY = "sk-of-the-hosted-service"
 
@@ -24,6 +27,12 @@ KEY = "sk-of-the-hosted-service"
 @pytest.fixture
 def llama() -> Iterator[StubWorker]:
     with StubWorker(worker=LlamaWorker()) as stub:
+        yield stub
+
+
+@pytest.fixture
+def stub() -> Iterator[StubWorker]:
+    with StubWorker() as stub:
         yield stub
 
 
@@ -107,6 +116,39 @@ def test_an_adapter_that_llama_server_ignores_never_answers(
     assert not stack.callable("support@1")
 
 
+def test_an_adapter_that_llama_server_was_started_without_is_told_with_the_reason(
+    make_stack: MakeStack, llama: StubWorker, tmp_path: Path
+) -> None:
+    path, address = tmp_path / "workers.json", ("127.0.0.1", llama.port)
+    write_list(path, {address: {}})
+    entry = WorkerSettings(name="local", url=f"file+{path}", kind="llamacpp")
+    stack = make_stack((entry,))
+    folder = stack.source("s1", seed=1)
+    name = register(stack, folder)
+    write_list(path, {address: {name: "q_proj: the base model's GGUF has no such weights"}})
+
+    why = "A worker of kind llamacpp runs without it: q_proj: the base"
+    told = wait_for(lambda: (found := placements(stack)) and found.get("support@1"), 20)
+    assert told, stack.controller.tail()
+    assert (told["effect"], told["routable"]) == ("left_out", False)
+    assert "no such weights" in told["detail"]
+    [version] = stack.live.adapter("support")["versions"]
+    assert version["waiting"].startswith(why)
+    assert why in stack.promote("support", 1).json()["error"]["message"]
+    assert wait_for(lambda: why in chat(stack, "support@1").text, 10)
+    answer = chat(stack, "support@1")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_worker")
+    assert chat(stack, "base").status_code == 200
+
+    worker = llama.worker
+    assert isinstance(worker, LlamaWorker)
+    worker.given = {name: folder}
+    llama.restart()
+    write_list(path, {address: {}})
+    assert stack.routable("support@1"), stack.controller.tail()
+    assert wait_for(lambda: placements(stack)["support@1"]["effect"] == "effective", 10)
+
+
 def test_a_hosted_service_answers_by_declaration(
     make_stack: MakeStack, hosted: StubWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +172,35 @@ def test_a_hosted_service_answers_by_declaration(
     assert (seen.model, seen.body["temperature"]) == ("my-lora-v1", 0.5)
     for kept in (stack.home / "adapterloop.db", stack.gateway.log, stack.controller.log):
         assert KEY.encode() not in kept.read_bytes()
+
+
+def test_a_hosted_base_stands_in_for_an_adapter(
+    make_stack: MakeStack, hosted: StubWorker, stub: StubWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of a fallback chain may be another kind of worker, with a base of its own."""
+    monkeypatch.setenv("HOSTED_KEY", KEY)
+    far = WorkerSettings(
+        name="hosted",
+        url=hosted.url,
+        kind="openai",
+        api_key_env="HOSTED_KEY",
+        models={"base": "big-model"},
+        base="hosted",
+    )
+    stack = make_stack(
+        (WorkerSettings(name="gpu", url=stub.url), far),
+        bases=(BaseModelSettings(name="hosted", model="big-model"),),
+    )
+    stack.publish("support", stack.source("s1", seed=1))
+    assert stack.routable("support"), stack.controller.tail()
+    options(stack, fallback=["hosted"])
+    assert chat(stack, "support").json()["model"] == "support@1"
+    stub.script = Script(fault="error")
+    answer = chat(stack, "support", top_k=5)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["model"] == "hosted@0"
+    assert answer.headers["x-fallback-from"] == "support@1"
+    assert "big-model" in answer.json()["choices"][0]["message"]["content"]
 
 
 def test_a_wrong_key_is_the_workers_fault_and_not_the_callers(

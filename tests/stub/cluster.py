@@ -12,9 +12,13 @@ from aiohttp import web
 PATH = "/apis/discovery.k8s.io/v1/namespaces/models/endpointslices"
 
 
-def endpoint(address: str, **conditions: bool) -> dict[str, Any]:
-    """One endpoint of a slice."""
-    return {"addresses": [address], "conditions": conditions}
+def endpoint(address: str, pod: str = "", **conditions: bool) -> dict[str, Any]:
+    """One endpoint of a slice, and the pod that it leads to."""
+    told: dict[str, Any] = {"addresses": [address], "conditions": conditions}
+    if pod:
+        target = {"kind": "Pod", "namespace": "models", "name": pod, "uid": f"uid-of-{pod}"}
+        told["targetRef"] = target
+    return told
 
 
 class Cluster:
@@ -41,12 +45,18 @@ class Cluster:
         """Watches that are open now."""
         return len(self._open)
 
-    def put(self, name: str, *endpoints: dict[str, Any], port: int | None = 8001) -> None:
+    def put(
+        self,
+        name: str,
+        *endpoints: dict[str, Any],
+        port: int | None = 8001,
+        family: str = "IPv4",
+    ) -> None:
         """Make a slice, or replace it."""
         kind = "MODIFIED" if name in self.slices else "ADDED"
         self.slices[name] = {
             "metadata": {"name": name},
-            "addressType": "IPv4",
+            "addressType": family,
             "ports": None if port is None else [{"name": "http", "port": port}],
             "endpoints": list(endpoints) or None,
         }

@@ -75,7 +75,8 @@ class Script:
     `cuts` are tokens (word-like), single characters, pieces of 1 to 7 characters drawn with
     `seed`, the whole text, or positions in the text. Every piece is one token and one chunk.
     `first_delay` and `delay` are seconds before the first chunk and between chunks. `tool_calls`
-    are (name, arguments) pairs. `pick` gives another script for a call, or None for this one.
+    are (name, arguments) pairs. `sureness` is the log-probability of every token, made up where it
+    is None. `pick` gives another script for a call, or None for this one.
     """
 
     text: str | Callable[[Asked, int], str] = introduce
@@ -88,6 +89,7 @@ class Script:
     fault: Fault = "none"
     fault_after: int = 3
     eos: bool = True
+    sureness: float | None = None
     extra_fields: dict[str, Any] = field(default_factory=dict)
     extra_choice_fields: dict[str, Any] = field(default_factory=dict)
     pick: Callable[[Asked], Script | None] | None = None
@@ -101,11 +103,15 @@ class Script:
         return self.text
 
     def tokens(self, text: str) -> list[Token]:
-        """Cut a text into tokens with made-up, repeatable logprobs."""
+        """Cut a text into tokens; made-up logprobs are repeatable."""
         return [
-            Token(piece, piece, -(zlib.crc32(piece.encode()) % 997) / 500 - 0.001)
+            Token(piece, piece, _made_up(piece) if self.sureness is None else self.sureness)
             for piece in cut(text, self.cuts, self.seed)
         ]
+
+
+def _made_up(piece: str) -> float:
+    return -(zlib.crc32(piece.encode()) % 997) / 500 - 0.001
 
 
 def cut(text: str, cuts: Cutting, seed: int = 0) -> list[str]:

@@ -18,6 +18,7 @@ from deploy.config import Config, load
 from deploy.home import Home, write_env
 from gateway.registry.receiving import digest_of
 from gateway.registry.service import Registry
+from gateway.registry.snapshot import WorkerSpec
 
 HEAVY = ("torch", "transformers", "sqlalchemy", "fastapi", "aiohttp", "httpx", "alembic")
 
@@ -158,8 +159,8 @@ def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gateway:
     return gateway
 
 
-def alias(state: str) -> httpx.Response:
-    version = {"version": 2, "state": state, "sha256": "ab" * 32}
+def alias(state: str, **more: str) -> httpx.Response:
+    version = {"version": 2, "state": state, "sha256": "ab" * 32, **more}
     return httpx.Response(200, json={"alias": "support", "stable": 1, "versions": [version]})
 
 
@@ -172,6 +173,31 @@ def test_promote_waits_for_the_proof(gateway: Gateway, monkeypatch: pytest.Monke
     assert result.exit_code == 0, result.output
     assert "verifying support@2" in result.output
     assert gateway.asked[-1] == ("POST /admin/v1/adapters/support/promote", b'{"version":2}')
+
+
+def test_promote_says_why_a_version_waits(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr("deploy.commands.adapters.VERIFY_S", 0.0)
+    waits = alias("registered", waiting="A worker runs without it: of another family")
+    gateway.answers["GET /admin/v1/adapters/support"] = [waits]
+    result = CliRunner().invoke(cli, ["adapters", "promote", "support", "2"])
+    assert result.exit_code == 1
+    assert "still registered after 0 s; A worker runs without it: of another" in result.output
+
+
+def test_doctor_tells_what_workers_run_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTERLOOP_HOME", str(tmp_path / "home"))
+    CliRunner().invoke(cli, ["migrate"])
+    registry = Registry.from_settings(gateway_settings(load()))
+    left_out = (("support@3-1a2b3c4d", "of another family"),)
+    registry.upsert_worker(WorkerSpec("w1", "http://w1", "llamacpp", left_out=left_out))
+    registry.close()
+    told = CliRunner().invoke(cli, ["doctor"]).output
+    assert "w1 runs without support@3-1a2b3c4d: of another family" in told
 
 
 def test_the_base_needs_no_proof(gateway: Gateway) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.compose import gateway_settings
 from deploy.config import ConfigError, load, unknown_variables
 
 
@@ -176,3 +177,19 @@ def test_a_bucket_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match=r"storage: .*pip install 'adapterloop\[s3\]'"):
         load(written(tmp_path, "storage: s3://bucket/x\n"))
+
+
+@pytest.mark.parametrize(
+    ("written_as", "share"), [("all", 1), ("off", 0), ("'off'", 0), ("0.25", 0.25)]
+)
+def test_the_share_of_calls_whose_confidence_is_measured(
+    tmp_path: Path, written_as: str, share: float
+) -> None:
+    config = load(written(tmp_path, f"logprobs: {written_as}\n"))
+    assert gateway_settings(config).logprobs == share
+
+
+def test_more_than_all_calls_cannot_be_measured(tmp_path: Path) -> None:
+    path = written(tmp_path, "port: 8000\nlogprobs: 2\n")
+    with pytest.raises(ConfigError, match=":2: logprobs: "):
+        load(path)

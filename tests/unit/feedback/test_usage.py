@@ -41,7 +41,7 @@ def used(engine: Engine, **more: Any) -> list[Used]:
 def test_each_answer_counts_once(store: FeedbackStore, engine: Engine, captures: Captures) -> None:
     store.keep(captures(1, 2))
     store.keep(captures(2, 3, 3))
-    assert used(engine) == [Used("2027-01-15", "support", 2, 7, 3, 30, 12)]
+    assert used(engine) == [Used("2027-01-15", "default", "support", 2, 7, 3, 30, 12)]
 
 
 def test_counts_stay_when_captures_expire(
@@ -59,8 +59,8 @@ def test_calls_without_an_answer_kept_count_once_too(
     assert store.count([a_use(1), a_use(2), a_use(3, alias="triage", usage={})]) == 3
     assert store.count([a_use(2), a_use(4)]) == 1
     assert used(engine) == [
-        Used("2027-01-15", "support", 2, 7, 4, 40, 16),
-        Used("2027-01-15", "triage", 2, 7, 1, 0, 0),
+        Used("2027-01-15", "default", "support", 2, 7, 4, 40, 16),
+        Used("2027-01-15", "default", "triage", 2, 7, 1, 0, 0),
     ]
 
 

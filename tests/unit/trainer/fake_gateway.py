@@ -28,6 +28,7 @@ class FakeGateway:
         self.published: list[int] = []
         self.uploads: list[bytes] = []
         self.verified_state = "candidate"
+        self.waiting = ""
         self.trouble: list[int | Exception] = []
         self.calls: list[str] = []
 
@@ -134,7 +135,8 @@ class FakeGateway:
                 return ok(version)
         state = self.verified_state
         version = {"alias": alias, "version": len(known) + 1, "state": state, "sha256": sha256}
-        known.append({**version, "base_model": "tiny", "events": [{"reason": "has no effect"}]})
+        more = {"waiting": self.waiting, "events": [{"reason": "has no effect"}]}
+        known.append({**version, "base_model": "tiny", **more})
         return ok(version, 201)
 
     def _publish(self, request: httpx.Request, alias: str) -> httpx.Response:

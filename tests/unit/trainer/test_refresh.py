@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,13 @@ def test_a_gateway_that_stays_away_leaves_the_job_to_the_next_claim(world: World
     assert job["state"] == "running"
 
 
+def never_verified(world: World) -> None:
+    settings = TrainerSettings(verify_seconds=0.01)
+    world.here = replace(world.here, settings=settings)
+    world.gateway.verified_state = "registered"
+    world.gateway.waiting = "a worker runs without it"
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
@@ -216,6 +224,7 @@ def test_a_gateway_that_stays_away_leaves_the_job_to_the_next_claim(world: World
             "has 5 rows, and a refresh needs 20",
         ),
         (lambda w: setattr(w.gateway, "verified_state", "rejected"), "rejected: has no effect"),
+        (never_verified, "still registered: a worker runs without it"),
     ],
 )
 def test_what_cannot_be_done_fails_with_its_reason(

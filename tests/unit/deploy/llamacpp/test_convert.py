@@ -147,3 +147,14 @@ def test_what_the_base_has_not_is_refused_and_leaves_no_file(tmp_path: Path) -> 
     with pytest.raises(CannotConvert, match=r"k_proj.*no such weights"):
         convert(tmp_path / "a", without, tmp_path / "a.gguf")
     assert not list(tmp_path.glob("*a.gguf*"))
+
+
+def test_no_reason_tells_where_files_lie(tmp_path: Path) -> None:
+    """Callers read it."""
+    for read in (
+        lambda: Base.read(tmp_path / "base.gguf"),
+        lambda: convert(tmp_path, Base(1, 1, 1, frozenset()), tmp_path / "out.gguf"),
+    ):
+        with pytest.raises(CannotConvert, match="No such file or directory") as told:
+            read()
+        assert str(tmp_path) not in str(told.value)

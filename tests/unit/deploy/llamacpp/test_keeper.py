@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -51,11 +51,13 @@ class Machine:
     facts: Facts | None = field(default_factory=Facts)
     made: list[Fake] = field(default_factory=list)
     listed: list[int] = field(default_factory=list)
+    left_out: Mapping[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     prepared: list[str] = field(default_factory=list)
     kept: set[str] = field(default_factory=set)
     now: float = 0.0
     fails_with: str = ""
+    disk_full: bool = False
 
     def look(self) -> Facts | None:
         return self.facts
@@ -70,8 +72,10 @@ class Machine:
     def worker(self, server: keeper.Server) -> str:
         return str(server.port)
 
-    def announce(self, servers: Sequence[keeper.Server]) -> None:
-        self.listed = [server.port for server in servers]
+    def announce(self, servers: Sequence[keeper.Server], left_out: Mapping[str, str]) -> None:
+        if self.disk_full:
+            raise OSError(28, "No space left on device")
+        self.listed, self.left_out = [server.port for server in servers], left_out
 
     def prepare(self, version: Version) -> str | None:
         self.prepared.append(version.worker_name)
@@ -242,9 +246,11 @@ def test_an_adapter_with_which_it_does_not_start_is_left_out_for_a_while() -> No
     assert machine.made[0].alive
     assert machine.listed == [8001]
     assert len(machine.made) == 2
+    assert machine.left_out == {name(2): f"llama-server does not start with {name(2)}"}
     machine.now += HOLD_S
     kept.step()
     assert len(machine.made) == 3
+    assert machine.left_out == {}  # until that one has ended too
 
 
 def test_a_first_server_that_does_not_start_serves_the_base_instead() -> None:
@@ -284,7 +290,39 @@ def test_what_cannot_be_converted_is_left_out_and_said_once(
     assert caplog.text.count("of another family") == 1
 
 
+def test_what_is_left_out_is_told_for_as_long_as_it_is_wanted() -> None:
+    machine = Machine(refused={name(2): "of another family"})
+    machine.tell(1)
+    kept = kept_by(machine)
+    machine.tell(1, 2)
+    for machine.now in (0.0, 1.0, HOLD_S + 1):
+        kept.step()
+        assert (machine.listed, machine.left_out) == ([8001], {name(2): "of another family"})
+    machine.tell(1)
+    kept.step()
+    assert machine.left_out == {}
+    machine.tell(1, 2)
+    machine.refused, machine.now = {}, 3 * HOLD_S
+    kept.step()
+    assert machine.left_out == {}
+    assert machine.made[1].adapters == (name(1), name(2))
+
+
 def test_the_end_ends_every_server() -> None:
     machine = Machine()
     moved(machine).stop()
     assert all(server.stopped for server in machine.made)
+
+
+def test_a_step_that_fails_comes_again_and_ends_no_server() -> None:
+    machine = Machine()
+    kept = kept_by(machine)
+    machine.tell(1)
+    machine.disk_full = True
+    for _ in range(2):
+        kept.step()
+    assert [server.stopped for server in machine.made] == [False, False]
+    assert machine.listed == [8001]
+    machine.disk_full = False
+    kept.step()
+    assert machine.listed == [8001, 8002]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,7 +96,7 @@ def test_without_a_store_nothing_is_known(config: Config, home: Home, claims: po
 def test_the_ports_of_the_run_before_are_taken_first(
     config: Config, home: Home, registry: Registry, claims: ports.Claims
 ) -> None:
-    write_list(home.llamacpp_workers, [("127.0.0.1", 8123), ("127.0.0.1", 8100)])
+    write_list(home.llamacpp_workers, {("127.0.0.1", port): {} for port in (8123, 8100)})
     here = _Here(config, registry, claims)
     assert here._ports == [8100, 8123]
     home.llamacpp_workers.unlink()
@@ -109,7 +111,7 @@ def test_a_port_is_used_again_when_its_server_has_ended(
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     own = config.local_worker.model_copy(update={"llama_server": program})
-    write_list(home.llamacpp_workers, [("127.0.0.1", 8123)])
+    write_list(home.llamacpp_workers, {("127.0.0.1", 8123): {}})
     here = _Here(config.model_copy(update={"local_worker": own}), registry, claims)
     used = []
     for _ in range(3):
@@ -147,9 +149,31 @@ def test_an_adapter_is_converted_once_and_deleted_when_nobody_needs_it(
     assert 8123 in here._ports
 
 
-def test_the_list_holds_the_servers(
+@pytest.mark.parametrize("pattern", [{"(": 8}, ["q_proj"], {"q_proj": 10**400}])
+def test_an_adapter_that_nobody_has_thought_of_is_left_out(
+    config: Config, home: Home, registry: Registry, claims: ports.Claims, pattern: object
+) -> None:
+    here = _Here(config, registry, claims)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 30)
+    here._base = Base(30, 9, 3, frozenset(f"{n}.weight" for _, n in names.mapping.values()))
+    odd = home.root / "odd"
+    shutil.copytree(EXAMPLES / "support-1", odd)
+    told = json.loads((odd / "adapter_config.json").read_text())
+    (odd / "adapter_config.json").write_text(json.dumps({**told, "alpha_pattern": pattern}))
+    version = registry.register("default", "support", odd, "test")
+    assert here.prepare(version)
+    assert list(home.gguf.iterdir()) == []
+
+
+def test_the_list_holds_the_servers_and_what_each_runs_without(
     config: Config, home: Home, registry: Registry, claims: ports.Claims
 ) -> None:
-    server = type("Running", (), {"port": 8123})()
-    _Here(config, registry, claims).announce([server])
-    assert read_list(home.llamacpp_workers) == {("127.0.0.1", 8123)}
+    old, new = (
+        type("Running", (), {"port": port, "adapters": adapters})()
+        for port, adapters in ((8123, ("a",)), (8124, ("a", "b")))
+    )
+    _Here(config, registry, claims).announce([old, new], {"b": "no such weights", "c": "odd"})
+    assert read_list(home.llamacpp_workers) == {
+        ("127.0.0.1", 8123): {"b": "no such weights", "c": "odd"},
+        ("127.0.0.1", 8124): {"c": "odd"},
+    }

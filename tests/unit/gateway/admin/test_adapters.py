@@ -233,20 +233,41 @@ async def test_placements_are_told(
     await add(admin, registry, tmp_path, 1)
     version = registry.version("default", "support", 1)
     registry.upsert_worker(WorkerSpec("w1", "http://127.0.0.1:1"))
-    registry.record_worker("w1", boot="b1", healthy=True, metrics={"running": 1})
+    names = [version.worker_name, "of-another-tenant@1-1a2b3c4d"]
+    metrics = {"running": 1, "adapters": names}
+    registry.record_worker("w1", boot="b1", healthy=True, metrics=metrics)
     registry.record_placement(Placement("w1", version.id, "b1", Effect.EFFECTIVE, "close"))
     (told,) = (await admin.get("/adapters/support")).json()["versions"]
     (placement,) = told["placements"]
     assert placement["effect"] == "effective"
     assert (placement["routable"], placement["current"]) == (True, True)
     (worker,) = (await admin.get("/workers")).json()["data"]
-    assert (worker["name"], worker["healthy"], worker["metrics"]) == ("w1", True, {"running": 1})
+    assert (worker["name"], worker["healthy"]) == ("w1", True)
+    assert worker["metrics"] == {"running": 1, "adapters": 2}  # whose is not told
     assert worker["placements"] == [
         {"model": "support@1", "effect": "effective", "routable": True, "detail": "close"}
     ]
     registry.record_worker("w1", boot="b2", healthy=True)
     (told,) = (await admin.get("/adapters/support")).json()["versions"]
     assert (told["placements"][0]["routable"], told["placements"][0]["current"]) == (False, False)
+
+
+async def test_versions_that_a_worker_was_started_without_are_told_with_the_reason(
+    admin: httpx.AsyncClient, registry: Registry, tmp_path: Path
+) -> None:
+    await add(admin, registry, tmp_path, 1)
+    name = registry.version("default", "support", 1).worker_name
+    left_out = ((name, "of another family"), ("gone@9-1a2b3c4d", "odd"))
+    registry.upsert_worker(WorkerSpec("w1", "http://127.0.0.1:1", "llamacpp", left_out=left_out))
+    (worker,) = (await admin.get("/workers")).json()["data"]
+    assert worker["placements"] == [
+        {
+            "model": "support@1",
+            "effect": "left_out",
+            "routable": False,
+            "detail": "of another family",
+        }
+    ]
 
 
 async def test_pins(admin: httpx.AsyncClient, registry: Registry, tmp_path: Path) -> None:

@@ -44,8 +44,9 @@ async def test_put_replaces_all(admin: httpx.AsyncClient, app: FastAPI) -> None:
     assert [(e["kind"], e["detail"]["after"]) for e in told["events"]] == [("options", given)]
     held = app.state.serving.snapshot.aliases["default", "support"]
     assert held.options.given == given
-    await admin.put(OPTIONS, json={"seed": 7})
-    assert (await admin.get("/adapters/support")).json()["options"] == {"seed": 7}
+    await admin.put(OPTIONS, json={"seed": 7, "logprobs": "off"})
+    told = (await admin.get("/adapters/support")).json()
+    assert told["options"] == {"seed": 7, "logprobs": 0}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,7 @@ async def test_put_replaces_all(admin: httpx.AsyncClient, app: FastAPI) -> None:
     [
         ({"temperature": 3}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"logprobs": 1.5}, "logprobs"),
         ({"max_tokens": 5000}, "max_tokens"),
         ({"system_prompt": ""}, "system_prompt"),
         ({"system_prompt": "nul\0"}, "system_prompt"),

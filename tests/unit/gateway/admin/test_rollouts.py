@@ -13,13 +13,20 @@ from gateway.controller.canary import CanaryDriver
 from gateway.registry.service import Registry
 from gateway.rollout.measures import Since, series
 from gateway.settings import RolloutSettings, ShadowSettings
+from tests.unit.gateway.proven import prove
 from tests.unit.gateway.rollout.pairs import put_pairs
 
 from .conftest import Clients
 from .loop import answered, flag, gate
-from .test_adapters import add
+from .test_adapters import add as register
 
 ROLLOUT = RolloutSettings()
+
+
+async def add(admin: httpx.AsyncClient, registry: Registry, folder: Path, fill: int) -> None:
+    """Upload a version that a worker is then proven to answer with."""
+    number = await register(admin, registry, folder, fill)
+    prove(registry, registry.version("default", "support", number))
 
 
 async def test_only_what_passed_is_published_and_the_controller_promotes_it(

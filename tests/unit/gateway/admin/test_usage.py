@@ -49,6 +49,7 @@ async def test_the_last_thirty_days_by_default(admin: httpx.AsyncClient) -> None
     assert [line["alias"] for line in answer["data"]] == ["support", "triage"]
     assert answer["data"][0] == {
         "day": today,
+        "tenant": "default",
         "alias": "support",
         "version": 3,
         "key_id": 5,
@@ -72,8 +73,8 @@ async def test_as_csv(admin: httpx.AsyncClient) -> None:
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert answer.headers["content-disposition"].endswith(f'-{today}.csv"')
     assert answer.text == (
-        "day,alias,version,key_id,requests,prompt_tokens,completion_tokens\n"
-        f"{today},triage,3,5,1,10,4\n"
+        "day,tenant,alias,version,key_id,requests,prompt_tokens,completion_tokens\n"
+        f"{today},default,triage,3,5,1,10,4\n"
     )
 
 

@@ -19,6 +19,7 @@ from gateway.registry.service import Registry
 from gateway.registry.snapshot import Alias, Version, VersionState
 from gateway.rollout.shadow import shadowed
 from gateway.settings import RolloutSettings
+from tests.unit.gateway.proven import WORKER, prove
 from tests.unit.gateway.registry.adapter_files import BASE, write_adapter
 from tests.unit.gateway.rollout.pairs import put_pairs
 
@@ -59,6 +60,7 @@ def candidate(registry: Registry, tmp_path: Path) -> Callable[..., Version]:
         fill = next(fills)
         registry.promote(T, alias, 0)
         version = registry.register(T, alias, write_adapter(tmp_path / f"a-{fill}", fill=fill))
+        prove(registry, version)
         return registry.set_state(version.id, VersionState.CANDIDATE)
 
     return make
@@ -163,6 +165,31 @@ def test_a_hard_fault_rolls_back_even_after_enough_answers(
     move = newest(registry)
     assert (move.kind, move.from_version, move.to_version) == ("rollback", 1, 0)
     assert (move.detail["hard_faults"], move.detail["answers"]) == (1, 9)
+
+
+@pytest.mark.parametrize("boot", ["", "101.00"])
+def test_more_callers_only_where_the_candidate_is_proven(
+    registry: Registry,
+    driver: CanaryDriver,
+    candidate: Callable[..., Version],
+    say: Callable[..., None],
+    boot: str,
+) -> None:
+    """Its only worker is down, or has restarted, just as it has answered often enough."""
+    version = candidate()
+    steps = {**DRIVEN, "steps": [0.2, 0.5]}
+    registry.set_rollout(T, "support", 1, 0.2, "trainer", steps)
+    say(version, times=3)
+    registry.record_worker(WORKER, boot=boot, healthy=bool(boot))
+    driver.step()
+    assert registry.alias(T, "support").weight == 0.2
+    prove(registry, version)
+    driver.step()
+    assert registry.alias(T, "support").weight == 0.5
+    registry.record_worker(WORKER, boot=boot, healthy=bool(boot))
+    say(version, outcome="worker_failed")
+    driver.step()  # away from it always
+    assert leads(registry.alias(T, "support")) == (0, None)
 
 
 def test_what_people_start_or_end_is_theirs(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.controller.loops import Controller
+from gateway.controller.reconcile import Reconciler
 from gateway.errors import StoreUnavailable
 from gateway.registry.records import Demand, GatewayBeat, in_flight
 from gateway.registry.snapshot import (
@@ -21,6 +22,9 @@ from gateway.registry.snapshot import (
     VersionState,
     WorkerSpec,
 )
+from gateway.settings import PlacementSettings
+from gateway.workers.loader import Loader
+from gateway.workers.probe import WorkerWatch
 from tests.unit.gateway.workers.fake import FakeWorker, fingerprint, version
 
 
@@ -215,6 +219,24 @@ async def test_a_restarted_worker_is_proven_again() -> None:
     assert worker.log.count(f"load {version(1).worker_name}") == 2
 
 
+async def test_a_worker_that_slept_is_proven_again() -> None:
+    """It is the same boot and lists the same names, but its memory was given away."""
+    one = version(1, state=VersionState.SERVING)
+    store, worker = MemoryStore(one), FakeWorker()
+    async with controlling(store, worker):
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+        worker.asleep = True
+        await until(lambda: not store.placed)
+        assert worker.loaded
+        worker.log.clear()
+        worker.deltas[one.worker_name] = 0.0
+        worker.asleep = False
+        await until(lambda: effect(store) is Effect.NO_EFFECT)
+        worker.deltas.clear()
+        await until(lambda: effect(store) is Effect.EFFECTIVE)
+    assert worker.log.index("measure base@0") < worker.log.index(f"unload {one.worker_name}")
+
+
 async def test_a_worker_that_does_not_tell_its_boot_is_proven_again() -> None:
     store, worker = MemoryStore(version(1, state=VersionState.SERVING)), FakeWorker()
     worker.boot = None
@@ -397,3 +419,30 @@ async def test_who_does_not_lead_touches_nothing() -> None:
         await asyncio.sleep(0.3)
     assert worker.log == []
     assert store.specs == {"w1": worker.spec}
+
+
+async def test_who_has_lost_the_lease_unloads_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, worker, leads = MemoryStore(), FakeWorker(), [True]
+    store.specs = {"w1": worker.spec}
+    worker.loaded = {version(n).worker_name: f"/adapters/{n}" for n in (1, 2)}
+    unload = worker.unload
+
+    async def last(name: str) -> None:
+        leads[0] = False  # it took so long
+        await unload(name)
+
+    monkeypatch.setattr(worker, "unload", last)
+    watch = WorkerWatch(lambda spec: worker)
+    async with asyncio.TaskGroup() as group, Loader(watch, store, max_cpu_loras=4) as loader:
+        reconciler = Reconciler(
+            store,
+            watch,
+            loader,
+            max_cpu_loras=4,
+            settings=PlacementSettings(),
+            leading=lambda: leads[0],
+        )
+        await reconciler.step(group)
+        await watch.look("w1")
+        await reconciler.step(group)
+    assert worker.log == [f"unload {version(1).worker_name}"]

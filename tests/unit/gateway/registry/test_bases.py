@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from gateway.errors import Conflict
 from gateway.registry.bases import stranded, told
-from gateway.registry.errors import InvalidAdapter, InvalidName
+from gateway.registry.errors import InvalidAdapter, InvalidName, VersionNotReady
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import BASE_TENANT, VersionState, WorkerSpec
 from gateway.settings import BaseModelSettings
@@ -129,3 +129,32 @@ def test_a_changed_base_says_which_versions_fall_away(several: Registry, tmp_pat
     assert "no calls: support@1;" in line
     several.retire("default", "support", 1)
     assert [v.model for v in stranded(several.snapshot(), ["org/Llama-4"])] == ["tickets@1"]
+
+
+def test_a_version_that_every_worker_was_started_without_says_so(
+    registry: Registry, tmp_path: Path
+) -> None:
+    version = registry.register("default", "support", write_adapter(tmp_path / "a"))
+    name = version.worker_name
+
+    def worker(at: str, reason: str, **metrics: object) -> None:
+        left_out = ((name, reason),) if reason else ()
+        registry.upsert_worker(WorkerSpec(at, f"http://{at}", "llamacpp", left_out=left_out))
+        registry.record_worker(at, boot="1", healthy=True, metrics={"static": True, **metrics})
+
+    def waiting() -> str:
+        return registry.describe("default", "support").versions[0].waiting
+
+    worker("one", "of another family")
+    assert registry.snapshot().workers["one"].left_out == ((name, "of another family"),)
+    assert waiting() == "A worker of kind llamacpp runs without it: of another family"
+    with pytest.raises(VersionNotReady, match=r"cannot be promoted: .* of another family$"):
+        registry.promote("default", "support", 1)
+    worker("two", "", adapters=[name])
+    assert waiting() == ""
+    worker("two", "")
+    assert waiting() != ""  # it runs without the version too
+    worker("two", "", static=False)
+    assert waiting() == ""  # and loads the version soon
+    with pytest.raises(VersionNotReady, match="wait until a worker has loaded"):
+        registry.promote("default", "support", 1)

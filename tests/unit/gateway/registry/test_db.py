@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from deploy.migrations import upgrade
 from gateway.errors import StoreUnavailable
 from gateway.registry.db import make_engine, reading, server_time, writing
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import WorkerSpec
+from tests.postgres import INSTALLED, PostgresServer
 
 
 @pytest.mark.parametrize("url", ["postgres://u@/x", "postgresql://u@/x"])
@@ -41,6 +43,24 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     socketless = make_engine(f"postgresql://u@/x?host={tmp_path}")
     with pytest.raises(StoreUnavailable), reading(socketless):
         pass
+
+
+@pytest.mark.skipif(not INSTALLED, reason="PostgreSQL is not installed")
+def test_after_a_failover_what_was_the_primary_takes_no_changes(tmp_path: Path) -> None:
+    server = PostgresServer(durable=True).start()
+    upgrade(server.url())
+    registry = Registry(make_engine(server.url()), tmp_path, base_model="b")
+    try:
+        registry.prepare()
+        server.stop()
+        server.as_standby().start()
+        for _ in range(2):  # on a connection that has read before, the server puts it otherwise
+            with pytest.raises(StoreUnavailable):
+                registry.create_key(tenant="default", owner="a", role="app")
+            assert registry.revision() >= 0
+    finally:
+        registry.close()
+        server.remove()
 
 
 def test_a_failing_block_is_rolled_back(registry: Registry) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 
 import pytest
 
@@ -105,6 +106,20 @@ def test_leases(registry: Registry, clock: Clock) -> None:
     assert not registry.release_lease("controller", "a")
     assert registry.release_lease("controller", "b")
     assert registry.acquire_lease("controller", "a", 10)
+
+
+def test_what_was_written_before_the_clock_was_set_back_ends_all_the_same(
+    registry: Registry, clock: Clock
+) -> None:
+    registry.heartbeat("dead", 1)
+    assert registry.acquire_lease("controller", "dead", 10)
+    clock.now -= 5
+    assert not registry.acquire_lease("controller", "b", 10)
+    assert [beat.id for beat in registry.live_gateways()] == ["dead"]
+    clock.now -= 3600
+    assert registry.acquire_lease("controller", "b", 10)
+    assert registry.live_gateways() == ()
+    assert len(registry.live_gateways(inf)) == 1
 
 
 def test_one_holder_among_many(registry: Registry) -> None:

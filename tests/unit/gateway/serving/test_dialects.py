@@ -98,6 +98,12 @@ def test_no_alternatives_still_means_logprobs(kind: str) -> None:
     assert sent(CompletionRequest(model="m", prompt="x", logprobs=3), kind)["logprobs"] == 3
 
 
+@pytest.mark.parametrize("kind", ["openai", "llamacpp", "tensorrt_llm"])
+def test_logprobs_that_are_not_wanted_are_not_asked_for(kind: str) -> None:
+    asked = sent(chat(), kind), sent(CompletionRequest(model="m", prompt="x"), kind)
+    assert not any({"logprobs", "top_logprobs"} & set(body) for body in asked)
+
+
 def test_a_text_completion_may_have_logprobs_as_a_chat_has() -> None:
     entry = {"id": 7, "token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": []}
     choice = {"index": 0, "text": "Hi", "logprobs": {"content": [entry]}, "finish_reason": "stop"}

@@ -15,7 +15,7 @@ from gateway.serving.forms.base import Form
 from gateway.serving.forms.chat import ChatForm
 from gateway.serving.forms.completions import CompletionForm
 from gateway.serving.forms.responses import ResponsesForm
-from gateway.serving.options import apply
+from gateway.serving.options import apply, ask_for_logprobs
 from gateway.serving.prompts import slots_of
 from gateway.serving.requests import ChatRequest
 from gateway.settings import Limits
@@ -106,3 +106,38 @@ def test_a_length_of_the_clients_own_wins_by_either_name(name: str) -> None:
 def test_without_options_the_body_is_recorded_as_it_came() -> None:
     made = call(ChatForm(), NO_OPTIONS, messages=QUESTION)
     assert made.asked == msgspec.json.encode({"model": "support", "messages": QUESTION})
+
+
+WANTS: list[tuple[Form, dict[str, Any], dict[str, Any]]] = [
+    (ChatForm(), {"messages": QUESTION}, {"logprobs": True}),
+    (CompletionForm(), {"prompt": "When?"}, {"logprobs": 0}),
+    (ResponsesForm(), {"input": "When?"}, {"include": ["message.output_text.logprobs"]}),
+]
+
+
+def asks(form: Form, body: dict[str, Any], share: float, purpose: str = "serve") -> bool:
+    """Whether the worker is asked for logprobs where this share of the calls is scored."""
+    read = form.read(msgspec.json.encode({"model": "support", **body}), Limits())
+    key = Key(1, "acme", "acme", "app", None, None, purpose)
+    made = Call(form.route, form.id_prefix, key, "support", read.request, b"{}", "req_1")
+    made.wants_tokens = read.wants_tokens
+    ask_for_logprobs(AliasOptions(logprobs=share), 1 - share, made)
+    sent = msgspec.to_builtins(made.request)
+    assert "logprobs" in sent or "top_logprobs" not in sent
+    return "logprobs" in sent
+
+
+@pytest.mark.parametrize(("form", "body", "wish"), WANTS)
+def test_logprobs_are_asked_for_a_share_of_the_calls(
+    form: Form, body: dict[str, Any], wish: dict[str, Any]
+) -> None:
+    assert all(asks(form, body, 1) for _ in range(50))
+    assert not any(asks(form, body, 0) for _ in range(50))
+    assert 700 < sum(asks(form, body, 0.8) for _ in range(1000)) < 900
+    # Who wants them gets them; an evaluation calibrates what a confidence means.
+    assert asks(form, body | wish, 0)
+    assert asks(form, body, 0, purpose="evaluation")
+
+
+def test_alternatives_are_not_asked_for_without_logprobs() -> None:
+    assert not asks(ResponsesForm(), {"input": "When?", "top_logprobs": 3}, 0)

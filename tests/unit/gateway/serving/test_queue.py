@@ -61,6 +61,20 @@ def test_waiting_for_nothing_earns_no_credit() -> None:
     assert sum(item.startswith("low") for item in drained(queue, 34)) <= 3
 
 
+def test_waiting_for_a_full_lane_earns_no_credit() -> None:
+    queue: WaitingQueue[str] = WaitingQueue(1000)
+    for n in range(60):
+        queue.join(f"low{n}", priority="low", key=1, lane="full")
+    for n in range(300):
+        queue.join(f"high{n}", priority="high", key=2, lane="free")
+        ticket = queue.first({"full"})
+        assert ticket is not None
+        queue.take(ticket)
+    for n in range(60):
+        queue.join(f"high{n}", priority="high", key=2, lane="free")
+    assert sum(item.startswith("low") for item in drained(queue, 34)) <= 3
+
+
 def test_a_lane_that_cannot_be_served_holds_up_no_other() -> None:
     queue: WaitingQueue[str] = WaitingQueue(10)
     queue.join("a", priority="high", key=1, lane="full")
@@ -82,6 +96,31 @@ def test_no_more_than_may() -> None:
     assert len(queue) == 0
     queue.join("b", priority="high", key=2, lane="any")
     assert queue.waiting() == {"high": 1, "normal": 0, "low": 0}
+
+
+def test_a_full_queue_has_places_for_all_by_their_weights() -> None:
+    queue: WaitingQueue[int] = WaitingQueue(210)
+    for n in range(3000):
+        name, key = PRIORITIES[n // 1000], n % 2
+        if len(queue) == 210:
+            ticket = queue.last(name, key)
+            if ticket is None:
+                continue
+            queue.leave(ticket)
+        queue.join(n, priority=name, key=key, lane=n % 3)
+    assert queue.waiting() == {name: 10 * weight for name, weight in WEIGHTS.items()}
+
+
+def test_a_full_queue_has_places_for_all_keys() -> None:
+    queue = filled(*((f"a{n}", "normal", 1) for n in range(10)))
+    for number, leaves in enumerate(("a9", "a8", "a7", "a6", "a5"), 1):
+        ticket = queue.last("normal", 2)
+        assert ticket is not None
+        assert ticket.item == leaves
+        queue.leave(ticket)
+        queue.join(f"b{number}", priority="normal", key=2, lane="any")
+    assert queue.last("normal", 2) is None
+    assert queue.last("normal", 1) is None
 
 
 def test_flexible_calls_stand_one_lower() -> None:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import pytest
 
 from gateway.errors import ModelNotFound, NoWorker
-from gateway.registry.snapshot import Alias, Key, Snapshot, Version, VersionState
+from gateway.registry.snapshot import Alias, Key, Snapshot, Version, VersionState, WorkerSpec
 from gateway.serving.resolve import alias_of, resolve, shadow_of
 
 KEY = Key(1, "acme", "acme", "app", None, None)
@@ -82,6 +82,18 @@ def test_retired_rejected_and_draining_versions_cannot_be_called() -> None:
 def test_a_version_that_is_still_verified_is_a_wait_not_a_404() -> None:
     with pytest.raises(NoWorker):
         call("support@1", snapshot(version(1, VersionState.VERIFYING)))
+
+
+def test_a_version_that_no_worker_was_started_with_says_why() -> None:
+    held = snapshot(waits := version(1, VersionState.REGISTERED))
+    left_out = ((waits.worker_name, "of another family"),)
+    workers = {n: WorkerSpec(n, f"http://{n}", "llamacpp", left_out=left_out) for n in ("a", "b")}
+    with pytest.raises(NoWorker) as told:
+        call("support@1", replace(held, workers=workers))
+    assert told.value.message == (
+        "The model 'support@1' is on no worker yet. A worker of kind llamacpp runs without it:"
+        " of another family"
+    )
 
 
 def test_a_rollout_is_sticky_and_a_higher_weight_only_moves_callers_to_the_candidate() -> None:

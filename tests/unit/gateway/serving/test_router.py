@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,14 +43,14 @@ class Fleet:
     def record_placement(self, placement: Placement) -> None:
         self.placed[placement.worker, placement.version_id] = placement
 
-    def publish(self) -> None:
-        """Let the router see what was placed."""
+    def publish(self, left_out: tuple[tuple[str, str], ...] = ()) -> None:
+        """Let the router see what was placed, and what every worker was started without."""
         self.revision += 1
         placements: dict[int, tuple[Placement, ...]] = {}
         for placement in self.placed.values():
             before = placements.get(placement.version_id, ())
             placements[placement.version_id] = (*before, placement)
-        specs = {name: worker.spec for name, worker in self.workers.items()}
+        specs = {n: replace(worker.spec, left_out=left_out) for n, worker in self.workers.items()}
         self.router.update(Snapshot(self.revision, {}, {}, {}, specs, placements))
 
     def loads(self) -> list[str]:
@@ -122,6 +123,18 @@ async def test_where_no_slot_is_free_a_call_tells_of_its_need_and_waits() -> Non
     assert fleet.router.found == {"none": 1}
 
 
+async def test_a_caller_is_told_why_workers_run_without_a_version() -> None:
+    fleet = Fleet()
+    for worker in fleet.workers.values():
+        worker.loaded["other@1-00000009"] = "/adapters/9"
+    async with serving(fleet):
+        with pytest.raises(NoWorker, match="is ready: try again shortly"):
+            await fleet.call(seconds=0.1)
+        fleet.publish(left_out=((VERSION.worker_name, "of another family"),))
+        with pytest.raises(NoWorker, match=r"is ready\. .*runs without it: of another family$"):
+            await fleet.call(seconds=0.1)
+
+
 async def test_a_name_that_is_on_its_way_off_is_left_alone() -> None:
     fleet = Fleet()
     for worker in fleet.workers.values():
@@ -164,3 +177,35 @@ async def test_the_base_needs_no_place() -> None:
         with fleet.router.uses.telling() as used:
             assert used == {}
     assert fleet.router.found == {}
+
+
+async def test_a_load_that_breaks_costs_nobody_else() -> None:
+    fleet = Fleet()
+
+    def broken(placement: Placement) -> None:
+        raise ValueError("nobody has thought of this")
+
+    fleet.record_placement = broken  # type: ignore[method-assign]
+    async with serving(fleet):
+        with pytest.raises(NoWorker):
+            await fleet.call(seconds=0.3)
+        assert (await fleet.call(base_version())) in fleet.workers
+
+
+async def test_calls_that_wait_for_room_count_as_use() -> None:
+    async with serving(Fleet()) as fleet:
+        asyncio.get_running_loop().call_later(0.2, fleet.publish)
+        deadline = asyncio.get_running_loop().time() + 5
+        fleet.router.end(await fleet.router.begin(VERSION, "", deadline, {}, Standing(1, "normal")))
+        for worker in fleet.workers.values():
+            worker.waiting = 4
+            await fleet.watch.look(worker.spec.name)
+        waiting = [asyncio.ensure_future(fleet.call(asked)) for asked in (VERSION, base_version())]
+        await until(lambda: len(fleet.router.queue) == 2)
+        with fleet.router.uses.telling():
+            pass
+        fleet.router.note_calls()
+        with fleet.router.uses.telling() as used:
+            assert set(used) == {VERSION.id}
+        for call in waiting:
+            call.cancel()

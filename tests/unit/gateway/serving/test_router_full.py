@@ -188,3 +188,28 @@ async def test_a_call_that_nobody_waits_for_takes_no_place(group: asyncio.TaskGr
     for _ in range(IN_A_ROW):
         router._breakers.failed("w1", 0.0)
     assert router.spare(BASE) is None
+
+
+async def test_a_full_queue_makes_room_for_other_keys_and_higher_priorities(
+    group: asyncio.TaskGroup,
+) -> None:
+    fleet = Fleet(group, 1, per_worker=1, size=3)
+    await fleet.probe()
+    target = await fleet.call()
+    batch = [fleet.wait() for _ in range(3)]
+    await settled()
+    with pytest.raises(Saturated):
+        await fleet.call()
+    other = fleet.wait(key=2)
+    with pytest.raises(Saturated, match="others"):
+        await batch[2]
+    urgent = fleet.wait(priority="high")
+    with pytest.raises(Saturated, match="others"):
+        await batch[1]
+    with pytest.raises(Saturated):
+        await fleet.call(priority="low", key=3)
+    assert len(fleet.router.queue) == 3
+    for waiting in (urgent, batch[0], other):
+        fleet.router.end(target)
+        target = await waiting
+    assert fleet.router.per_worker["w0"] == 1

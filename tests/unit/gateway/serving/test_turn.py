@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.serving.answers import Parsed, Part, Token, ToolDelta, Usage, _Function
+from gateway.serving.answers import BareToken, Parsed, Part, Token, ToolDelta, Usage, _Function
 from gateway.serving.events import Event, Finished, TextReleased, ToolCalled, Used
 from gateway.serving.turn import Turn
 from guardrails.policy import GuardRule, Policy
@@ -103,6 +103,16 @@ async def test_an_answer_that_guards_cut_short_is_billed_for_what_was_made() -> 
     assert made.cut_short(1)
     assert not made.cut_short(2)
     assert made.total == Usage(7, 3)
+
+
+async def test_a_broken_answer_without_usage_is_known_by_its_tokens_or_messages() -> None:
+    """Some kinds of worker tell the usage at the end only, and logprobs where they are asked."""
+    made, bare = turn(unary=False), turn(unary=False)
+    for text in ("You ", "are ", "well"):
+        await made.take(Parsed([Part(0, [("content", text)], [BareToken(text, -0.1)] * 2)]))
+        await bare.take(Parsed([Part(0, [("content", text)])]))
+    await bare.take(Parsed([Part(0, [])]))
+    assert (made.total, bare.total) == (Usage(0, 6), Usage(0, 3))
 
 
 async def test_tool_calls_are_put_together_and_sent_whole() -> None:

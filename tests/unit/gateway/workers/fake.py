@@ -21,6 +21,7 @@ class FakeWorker:
         self.spec = WorkerSpec(name, f"http://{name}")
         self.up = True
         self.slow = False
+        self.asleep = False
         self.boot: str | None = "100.00"
         self.loaded: dict[str, str] = {}
         self.deltas: dict[str, float] = {}
@@ -81,7 +82,9 @@ class FakeWorker:
     async def metrics(self) -> WorkerMetrics:
         """What the test says."""
         self._check()
-        return WorkerMetrics(self.boot, self.running, self.waiting, self.kv_usage)
+        return WorkerMetrics(
+            self.boot, self.running, self.waiting, self.kv_usage, asleep=self.asleep
+        )
 
     async def answer_logprobs(
         self, model: str, token_ids: Sequence[int], answer_start: int

@@ -59,6 +59,40 @@ def test_an_address_that_is_given_to_another_pod_does_not_end() -> None:
     assert told(cluster) == ({("10.0.0.1", 8001)}, frozenset())
 
 
+@pytest.mark.parametrize("first", ["IPv4", "IPv6"])
+def test_a_pod_of_a_service_with_both_families_is_one_worker(first: str) -> None:
+    cluster = Cluster()
+    for family in (first, "IPv6" if first == "IPv4" else "IPv4"):
+        net = "10.0.0." if family == "IPv4" else "fd00::"
+        pods = [endpoint(f"{net}{n}", pod=f"vllm-{n}", ready=True) for n in (1, 2)]
+        cluster.put(f"vllm-{family}", *pods, family=family)
+    assert told(cluster) == ({("10.0.0.1", 8001), ("10.0.0.2", 8001)}, frozenset())
+
+
+def test_a_pod_without_an_address_of_the_one_family_counts_by_the_other() -> None:
+    cluster = Cluster()
+    cluster.put("four", endpoint("10.0.0.1", pod="vllm-1"))
+    six = [endpoint("fd00::1", pod="vllm-1"), endpoint("fd00::2", pod="vllm-2")]
+    cluster.put("six", *six, family="IPv6")
+    assert told(cluster).found == {("10.0.0.1", 8001), ("fd00::2", 8001)}
+    cluster.delete("four")
+    assert told(cluster).found == {("fd00::1", 8001), ("fd00::2", 8001)}
+
+
+def test_endpoints_that_tell_of_no_pod_are_a_worker_each() -> None:
+    cluster = Cluster()
+    cluster.put("four", endpoint("10.0.0.1"), endpoint("10.0.0.2"))
+    cluster.put("six", endpoint("fd00::1"), family="IPv6")
+    assert {address for address, _ in told(cluster).found} == {"10.0.0.1", "10.0.0.2", "fd00::1"}
+
+
+def test_a_pod_that_ends_is_no_worker_by_its_other_address() -> None:
+    cluster = Cluster()
+    cluster.put("four", endpoint("10.0.0.1", pod="vllm-1", terminating=True))
+    cluster.put("six", endpoint("fd00::1", pod="vllm-1"), family="IPv6")
+    assert told(cluster) == (frozenset(), {"10.0.0.1", "fd00::1"})
+
+
 @pytest.mark.parametrize(
     "line",
     [event("ERROR", gone()), event("RENAMED", {"metadata": {"name": "a"}})],
@@ -80,8 +114,12 @@ def test_a_list_that_cannot_be_read_changes_nothing() -> None:
     assert slices.told().found == {("10.0.0.1", 8001)}
 
 
+PODS = ["", "vllm-0", "vllm-1", "vllm-2"]
 endpoints = st.lists(
-    st.builds(endpoint, st.sampled_from(ADDRESSES), terminating=st.booleans()), max_size=3
+    st.builds(
+        endpoint, st.sampled_from(ADDRESSES), pod=st.sampled_from(PODS), terminating=st.booleans()
+    ),
+    max_size=3,
 )
 changes = st.lists(st.tuples(st.sampled_from(NAMES), st.none() | endpoints), max_size=20)
 

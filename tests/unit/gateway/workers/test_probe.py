@@ -47,6 +47,35 @@ async def test_down_worker_is_told_with_the_reason() -> None:
     assert "refused" in seen.detail
 
 
+async def test_a_worker_whose_answers_cannot_be_read_is_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = FakeWorker()
+    probe = prober(worker)
+    await probe.probe()
+
+    async def odd() -> tuple[ServedModel, ...]:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr(worker, "models", odd)
+    seen = await probe.probe()
+    assert not seen.healthy
+    assert "invalid start byte" in seen.detail
+
+
+async def test_a_worker_that_sleeps_gets_no_calls_and_its_naps_are_counted() -> None:
+    worker = FakeWorker()
+    probe = prober(worker)
+    await probe.probe()
+    worker.asleep = True
+    for _ in range(2):
+        seen = await probe.probe()
+        assert (seen.healthy, seen.asleep, seen.detail) == (False, True, "The worker sleeps.")
+    worker.asleep = False
+    seen = await probe.probe()
+    assert (seen.healthy, seen.boot, seen.naps) == (True, "100.00", 1)
+
+
 async def test_slow_worker_keeps_its_place_for_a_few_probes() -> None:
     worker = FakeWorker()
     probe = prober(worker)
@@ -164,6 +193,16 @@ async def test_workers_are_added_and_removed() -> None:
         watch.set_workers([second.spec])
         await until_health(watch, "w2", True)
         assert set(watch.observed) == {"w2"}
+
+
+async def test_a_worker_is_not_lost_when_it_is_told_what_it_runs_without() -> None:
+    worker = FakeWorker()
+    async with watching(worker) as watch:
+        await until_health(watch, "w1", True)
+        watch.set_workers([replace(worker.spec, left_out=(("support@3-1a2b3c4d", "odd"),))])
+        assert watch.observed["w1"].healthy
+        watch.set_workers([replace(worker.spec, url="http://elsewhere")])
+        assert not watch.observed["w1"].healthy
 
 
 async def test_wait_change_ends_without_a_change() -> None:

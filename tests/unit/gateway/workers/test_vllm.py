@@ -50,10 +50,29 @@ def test_the_newest_batch_tells_which_adapters_are_active() -> None:
     assert parse_metrics(LORA + idle).active == frozenset()
 
 
+def sleep_state(awake: int) -> bytes:
+    return "".join(
+        f'vllm:engine_sleep_state{{engine="{engine}",model_name="b",sleep_state="{state}"}} {on}\n'
+        for engine in (0, 1)
+        for state, on in (("awake", float(awake or not engine)), ("discard_all", 0.0))
+    ).encode()
+
+
+def test_one_engine_that_sleeps_is_enough() -> None:
+    assert parse_metrics(METRICS + sleep_state(0)).asleep
+    assert not parse_metrics(METRICS + sleep_state(1)).asleep
+
+
 def test_metrics_that_say_nothing_are_empty() -> None:
     assert parse_metrics(b"python_info 1.0\nvllm:num_requests_running nonsense\n") == (
         WorkerMetrics()
     )
+
+
+@pytest.mark.parametrize("figure", [b"NaN", b"+Inf", b"1e999"])
+def test_a_figure_that_is_no_number_is_left_out(figure: bytes) -> None:
+    told = METRICS + b"vllm:num_requests_running " + figure + b"\n"
+    assert parse_metrics(told) == parse_metrics(METRICS)
 
 
 @pytest.fixture

@@ -1,0 +1,81 @@
+"""The demo plays on a gateway that is up, if its workers are what was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from deploy.cli import cli
+from deploy.config import Config
+from deploy.demo import run
+from deploy.demo.api import Gateway
+from deploy.demo.run import check_kind
+from deploy.demo.story import DemoFailed
+from deploy.health import Readiness
+from deploy.home import Home, write_env
+from deploy.setup import Setup
+
+
+class Up:
+    """A gateway that is up, and its workers: kinds, and whether they are healthy."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.status = 200
+        self.workers: dict[str, bool] = {}
+
+    def readiness(self, host: str, port: int) -> Readiness:
+        assert port == self.config.port
+        return Readiness(self.status, "")
+
+    def admin(self, method: str, path: str) -> Any:
+        assert (method, path) == ("GET", "/workers")
+        return {"data": [{"kind": kind, "healthy": up} for kind, up in self.workers.items()]}
+
+
+@pytest.fixture
+def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Up:
+    monkeypatch.setenv("ADAPTERLOOP_HOME", str(tmp_path))
+    monkeypatch.setenv("ADAPTERLOOP_LOCAL_WORKER__KIND", "vllm")  # the option sets it
+    write_env(Home(tmp_path).keys, {"ADAPTERLOOP_ADMIN_KEY": "sk"})
+    made = Up(Config(home=tmp_path))
+    monkeypatch.setattr(run, "readiness", made.readiness)
+    monkeypatch.setattr(Gateway, "admin", lambda self, *asked: made.admin(*asked))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("workers", "words"),
+    [
+        ({"vllm": True}, "has workers of kind vllm, not llamacpp: stop it"),
+        ({"vllm": True, "llamacpp": True}, "has workers of kind llamacpp, vllm, not llamacpp"),
+        ({"vllm": False}, "has no worker that is up, not llamacpp"),
+    ],
+)
+def test_a_gateway_with_other_workers_is_refused(
+    up: Up, workers: dict[str, bool], words: str
+) -> None:
+    up.workers = workers
+    with pytest.raises(DemoFailed, match=words):
+        check_kind(up.config, "llamacpp")
+
+
+def test_a_gateway_with_such_workers_is_taken_and_else_one_is_started(up: Up) -> None:
+    up.workers = {"llamacpp": True, "vllm": False}
+    check_kind(up.config, "llamacpp")
+    up.status, up.workers = 503, {"vllm": True}
+    check_kind(up.config, "llamacpp")
+
+
+def test_the_command_refuses_before_it_sets_anything_up(
+    up: Up, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up.workers = {"vllm": True}
+    monkeypatch.setattr(Setup, "run", lambda *_: pytest.fail("set up"))
+    result = CliRunner().invoke(cli, ["demo", "--worker", "llamacpp"])
+    assert result.exit_code == 1
+    assert "adapterloop demo: the gateway at http://127.0.0.1:8000" in result.output
+    assert "or leave out --worker" in result.output
