@@ -25,7 +25,6 @@ from trainer.evaluation import Answer, Evaluation
 from .conftest import MakeStack
 from .stack import Stack
 
-pytestmark = pytest.mark.timeout(300)
 # How long the answers of a stub take says nothing here.
 ROLLOUT = RolloutSettings(steps=(0.5,), answers=60, slower=100.0)
 
@@ -116,4 +115,5 @@ def test_answers_that_are_likely_wrong_roll_a_candidate_back_and_shy_ones_do_not
     assert measures["risks"]["candidate"] > 0.7 > 0.5 > measures["risks"]["stable"]
     assert all(one["worse"] < 1 for name, one in measures.items() if name != "risks"), measures
     assert stack.live.adapter("support")["stable"] == 2
-    assert "support@3 is rolled back: risks are worse: " in stack.controller.tail()
+    said = "support@3 is rolled back: risks are worse: "
+    assert wait_for(lambda: said in stack.controller.tail(), 10)

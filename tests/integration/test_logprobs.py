@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from tests.stub.server import StubWorker
 
 from .conftest import MakeStack
 from .stack import Stack
 from .test_fallback import options, post
 from .wire import CHAT, ROUTES, TEXT
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def confidence(stack: Stack, stub: StubWorker, model: str, route: str, **more: Any) -> str | None:

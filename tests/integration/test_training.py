@@ -71,17 +71,19 @@ def test_a_training_that_is_killed_goes_on_from_its_checkpoint(tmp_path: Path, m
         time.sleep(0.02)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    reached = run.read_progress()["step"]
-    assert 9 <= reached < 24
+    progress = run.read_progress()
+    assert 9 <= progress["step"] < 24
     assert not run.is_trained
+    # A mark that a training from the start would write over.
+    run.write(run.progress, progress | {"losses": progress["losses"] | {"1": 99.0}})
 
     lines: list[str] = []
     run_training(run, lambda: None, lines.append)
 
     progress = run.read_progress()
     assert (progress["step"], progress["steps"]) == (24, 24)
-    text = run.log.read_text(encoding="utf-8")
-    assert "1/24" not in text  # it did not begin anew
+    assert progress["losses"]["1"] == 99.0
+    assert len(progress["losses"]) == 24
     manifest = json.loads((run.adapter / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["training"]["method"] == "qlora"
     assert manifest["training"]["epochs"] == 4.0

@@ -135,7 +135,7 @@ def test_an_adapter_that_llama_server_was_started_without_is_told_with_the_reaso
     [version] = stack.live.adapter("support")["versions"]
     assert version["waiting"].startswith(why)
     assert why in stack.promote("support", 1).json()["error"]["message"]
-    assert wait_for(lambda: why in chat(stack, "support@1").text, 10)
+    assert wait_for(lambda: why in chat(stack, "support@1").text, 30)
     answer = chat(stack, "support@1")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_worker")
     assert chat(stack, "base").status_code == 200
