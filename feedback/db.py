@@ -21,6 +21,15 @@ from feedback.errors import StoreAway
 _WRITES = "adapterloop_writes"
 _READ_ONLY = ("25006", "0A000")
 """How a PostgreSQL refuses to write that is a standby now: a statement, or the transaction."""
+_PATIENCE = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+"""Of libpq: a host that is gone without a word is waited for some ten seconds. By itself TCP waits
+a quarter of an hour, and all that reads the database would wait with it."""
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -36,7 +45,8 @@ def make_engine(url: str | URL) -> Engine:
     url = _with_driver(make_url(url))
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url)
-    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5}, **_json())
+    patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
+    return create_engine(url, pool_pre_ping=True, connect_args=patience, **_json())
 
 
 def _json() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -217,7 +218,8 @@ class Shipper:
         """
         done: list[int] = []
         failed: list[tuple[int, Exception]] = []
-        for seq, value in values:
+        # In any order: as many that fail in a row would otherwise hold up all behind them for ever.
+        for seq, value in random.sample(values, len(values)):
             if len(failed) >= _TRIES and not done:
                 raise first
             try:

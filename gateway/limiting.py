@@ -145,7 +145,10 @@ class Limiter:
     async def settle(self, grant: Grant, used: int) -> None:
         """Put what a call has really used in the place of what was reserved."""
         if grant.budget is not None:
-            self._held[_budget(grant)] -= grant.reserved
+            name = _budget(grant)
+            self._held[name] -= grant.reserved
+            if not self._held[name]:
+                del self._held[name]  # each day has a name of its own
         rest = used - grant.reserved
         if rest == 0 or (grant.storage is self._redis and self._away):
             return

@@ -1,7 +1,8 @@
-"""uvicorn's HTTP protocol, with two things added that ASGI has no cheap way to say.
+"""uvicorn's HTTP protocol, with three things added that ASGI has no cheap way to say.
 
 A call learns that its client is gone from a callback: waiting for `http.disconnect` takes a task of
-its own per call. And the head and the body of an answer leave with one write, not two.
+its own per call. A client that takes nothing more counts as gone after a while. And the head and
+the body of an answer leave with one write, not two.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ EXTENSION = "adapterloop.connection"
 """Where the scope holds the connection, under `extensions`."""
 
 
+STALLED_S = 60.0
+"""Seconds after which a client is cut off that takes nothing of what is written to it."""
+
+
 class ServingProtocol(HttpToolsProtocol):
     """One client's connection; it answers one request at a time."""
 
     on_lost: Callable[[], None] | None = None
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection."""
@@ -29,9 +35,25 @@ class ServingProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the call that is being answered."""
         super().connection_lost(exc)
+        self._moves()
         self._extensions.clear()
         if self.on_lost is not None:
             self.on_lost()
+
+    def pause_writing(self) -> None:
+        """Wait for a client that reads more slowly than it is written to, but not for ever."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALLED_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Write again: it has read."""
+        super().resume_writing()
+        self._moves()
+
+    def _moves(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -58,6 +80,10 @@ class JoinedWrites(asyncio.Transport):
         """Write what waits, then close."""
         self._flush()
         self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once, whatever waits."""
+        self._transport.abort()
 
     def is_closing(self) -> bool:
         """Tell whether the connection is closed or about to be."""

@@ -146,8 +146,11 @@ class HttpUpstream:
         if not connection.reusable:
             connection.abort()
             return
-        connection.idle_since = asyncio.get_running_loop().time()
-        self._idle.setdefault(url, deque()).append(connection)
+        now = connection.idle_since = asyncio.get_running_loop().time()
+        idle = self._idle.setdefault(url, deque())
+        idle.append(connection)
+        while now - idle[0].idle_since >= _KEEP_IDLE:  # the newest is taken first
+            idle.popleft().abort()
 
 
 class _Posted:

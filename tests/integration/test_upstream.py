@@ -81,6 +81,30 @@ async def test_the_host_is_written_as_in_the_url(host: str) -> None:
         assert worker.url == f"http://{(await read(upstream, worker)).decode()}"
 
 
+async def test_connections_that_a_burst_has_left_are_closed_while_calls_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.serving.upstream._KEEP_IDLE", 0.1)
+    held = 0
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal held
+        held += 1
+        try:
+            while True:
+                writer.write(answer(await request_of(reader)))
+        finally:
+            held -= 1
+
+    async with served(echo) as (upstream, worker):
+        await asyncio.gather(*(read(upstream, worker) for _ in range(8)))
+        assert held == 8
+        for _ in range(5):
+            await asyncio.sleep(0.05)
+            await read(upstream, worker)
+        assert held == 1
+
+
 async def test_a_kept_connection_that_the_worker_closed_is_replaced_unnoticed() -> None:
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer(await request_of(reader)))

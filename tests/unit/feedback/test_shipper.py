@@ -218,6 +218,21 @@ async def test_one_that_always_fails_does_not_hold_up_the_others(
     assert {row["id"][-2:] for row in rows(CAPTURES)} >= {"02", "03"}
 
 
+async def test_nor_do_many_of_them_in_a_row(place: Place, finder: EmailFinder, rows: Rows) -> None:
+    finder.bad = "poison"
+    for number in range(1, 9):
+        place.put(a_capture(number, request={"prompt": "poison"}))
+    place.put(a_capture(9))
+    async with place.shipping():
+        await place.until(lambda: len(rows(CAPTURES)) == 1)
+        for number in range(10, 200):
+            if place.outbox.aside == 8:
+                break
+            place.put(a_capture(number))
+            await place.until(lambda: place.outbox.waiting <= 8 - place.outbox.aside)
+    assert place.outbox.aside == 8
+
+
 async def test_what_a_dead_gateway_left_is_shipped(
     place: Place, rows: Rows, tmp_path: Path
 ) -> None:

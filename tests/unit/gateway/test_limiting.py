@@ -323,3 +323,13 @@ async def _come_again(
                     await limiter.take(mine, cost)
             clock.now += 1.001
             await limiter.take(mine, cost)
+
+
+async def test_a_budget_that_no_call_draws_on_now_is_not_held(
+    limiter: Limiter, clock: Clock
+) -> None:
+    grants = [await limiter.take(key(n, token_budget=100), 10) for n in (1, 1, 2)]
+    assert limiter._held.total() == 30
+    for grant in grants:
+        await limiter.settle(grant, 5)
+    assert len(limiter._held) == 0

@@ -13,7 +13,7 @@ from gateway.errors import StoreUnavailable
 from gateway.registry.db import make_engine, reading, server_time, writing
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import WorkerSpec
-from tests.postgres import INSTALLED, PostgresServer
+from tests.postgres import INSTALLED, PostgresServer, shared_server
 
 
 @pytest.mark.parametrize("url", ["postgres://u@/x", "postgresql://u@/x"])
@@ -43,6 +43,18 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     socketless = make_engine(f"postgresql://u@/x?host={tmp_path}")
     with pytest.raises(StoreUnavailable), reading(socketless):
         pass
+
+
+@pytest.mark.skipif(not INSTALLED, reason="PostgreSQL is not installed")
+def test_a_host_that_is_gone_without_a_word_is_not_waited_for_long() -> None:
+    engine = make_engine(f"{shared_server().url()}&keepalives_idle=9")
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        told = driver.info.get_parameters()
+    engine.dispose()
+    assert (told["tcp_user_timeout"], told["keepalives_count"]) == ("10000", "3")
+    assert told["keepalives_idle"] == "9", "who says otherwise has it"
 
 
 @pytest.mark.skipif(not INSTALLED, reason="PostgreSQL is not installed")
