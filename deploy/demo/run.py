@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 from deploy.config import Config
 from deploy.demo.api import Gateway
@@ -77,7 +78,7 @@ def _gateway_up(config: Config, home: Home, progress: Progress) -> Iterator[str]
         home.examples.touch()
     log = home.logs / "up.log"
     progress.say(f"starting the gateway, worker, guards and trainer; log: {log}")
-    with log.open("ab") as stream:
+    with _ending_in_order(), log.open("ab") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli", "up"],
             env={**os.environ, **_SETTINGS, "ADAPTERLOOP_HOME": str(home.root)},
@@ -93,6 +94,21 @@ def _gateway_up(config: Config, home: Home, progress: Progress) -> Iterator[str]
             progress.say("stopping")
             process.send_signal(signal.SIGINT)
             process.wait()
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Have a demo that is told to end stop the gateway that it started, as Ctrl-C has it do."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _until_ready(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,12 @@ from deploy.cli import cli
 from deploy.config import Config
 from deploy.demo import run
 from deploy.demo.api import Gateway
+from deploy.demo.report import Report
 from deploy.demo.run import check_kind
-from deploy.demo.story import DemoFailed
+from deploy.demo.story import Demo, DemoFailed
 from deploy.health import Readiness
 from deploy.home import Home, write_env
+from deploy.progress import Progress
 from deploy.setup import Setup
 
 
@@ -79,3 +84,30 @@ def test_the_command_refuses_before_it_sets_anything_up(
     assert result.exit_code == 1
     assert "adapterloop demo: the gateway at http://127.0.0.1:8000" in result.output
     assert "or leave out --worker" in result.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_told_to_end_stops_the_gateway_that_it_started(
+    up: Up, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    up.status = 503
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(_: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(["sleep", "60"], **options))
+        up.status = 200
+        return started[0]
+
+    def play(_: Demo) -> Report:
+        os.kill(os.getpid(), number)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(Demo, "play", play)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        run.run(up.config, Progress(), quick=True, out=up.config.home / "demo.json")
+    assert ended.value.code == 128 + number
+    assert started[0].returncode == -signal.SIGINT
+    assert signal.getsignal(number) is before
