@@ -20,6 +20,7 @@ from deploy.demo.run import check_kind
 from deploy.demo.story import Demo, DemoFailed
 from deploy.health import Readiness
 from deploy.home import Home, write_env
+from deploy.processes import handling
 from deploy.progress import Progress
 from deploy.setup import Setup
 
@@ -106,7 +107,11 @@ def test_a_demo_that_is_told_to_end_stops_the_gateway_that_it_started(
     monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setattr(Demo, "play", play)
     before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as ended:
+    # Where whoever starts the tests ignores SIGINT, as shells do behind `&`, a child would too.
+    with (
+        handling([signal.SIGINT], signal.default_int_handler),
+        pytest.raises(SystemExit) as ended,
+    ):
         run.run(up.config, Progress(), quick=True, out=up.config.home / "demo.json")
     assert ended.value.code == 128 + number
     assert started[0].returncode == -signal.SIGINT
