@@ -7,7 +7,6 @@ that has *room* (else `Saturated`).
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Set
@@ -16,11 +15,11 @@ from functools import partial
 from typing import NamedTuple
 
 from gateway.choose import able_workers, choose, served_name
-from gateway.errors import GatewayError, NoWorker
+from gateway.errors import NoWorker
 from gateway.registry.records import in_flight
 from gateway.registry.snapshot import Placement, Snapshot, Version, WorkerSpec, why_left_out
-from gateway.rendezvous import number, weight
 from gateway.serving.breaker import Breakers, State
+from gateway.serving.demand import LoadsOnDemand
 from gateway.serving.full import FullWorkers
 from gateway.serving.retries import RetryBudget
 from gateway.serving.uses import Uses
@@ -29,8 +28,6 @@ from gateway.settings import QueueSettings
 from gateway.workers.admin import Ask
 from gateway.workers.loader import Loader
 from gateway.workers.probe import Observed, WorkerWatch
-
-logger = logging.getLogger(__name__)
 
 _SLACK = 2
 _STALE_S = 0.25
@@ -77,9 +74,7 @@ class Router:
         self.when_full: Callable[[], None] = lambda: None
         self._calls: Counter[Target] = Counter()
         self._watch = watch
-        self._loader = loader
-        self._group = group
-        self._loading: set[int] = set()
+        self._loads = LoadsOnDemand(watch, loader, group)
         watch.on_seen = self._read
 
     def update(self, snapshot: Snapshot) -> None:
@@ -175,7 +170,7 @@ class Router:
                 lane = (version.id, frozenset(avoid))
                 with _counted(self._queued, version):
                     return await self.queue.wait(find, lane, standing, resort)
-            self._load_on_demand(version)
+            self._loads.ask(version, self._placements(version))
             remaining = deadline - loop.time()
             if remaining <= 0 or not await self._watch.wait_change(remaining):
                 why = why_left_out(version, self.snapshot.workers.values() if self.snapshot else ())
@@ -197,7 +192,7 @@ class Router:
     def expects(self, version: Version) -> bool:
         """Whether waiting may help: a worker was proven for the version, or it is being loaded."""
         placed = any(placement.routable for placement in self._placements(version))
-        return version.is_base or placed or version.id in self._loading
+        return version.is_base or placed or version.id in self._loads
 
     def end(self, target: Target, answered: bool | None = None) -> None:
         """Count a call that is over.
@@ -338,45 +333,6 @@ class Router:
     def all_observed(self) -> Iterable[Observed]:
         """What was last observed of every worker."""
         return self._watch.observed.values()
-
-    def _load_on_demand(self, version: Version) -> None:
-        """See to it that a version which nobody has is loaded; the loader joins doubles.
-
-        A free slot is used at once, on the worker that the other gateways choose too. Where there
-        is none, the recorded use makes the controller clear one.
-        """
-        if version.is_base or version.id in self._loading:
-            return
-        known = {placement.worker: placement for placement in self._placements(version)}
-        able = []
-        for seen in self._watch.observed.values():
-            if not seen.healthy or not seen.fits(version):
-                continue
-            placement = known.get(seen.worker)
-            if placement is None and seen.serves(version):
-                return  # being proven there, or on its way off: for others to finish
-            if placement is None and self._loader.has_room(seen, version):
-                able.append(seen.worker)
-            elif placement is not None and placement.routable and seen.same_boot(placement):
-                return  # proven, and seen as soon as the worker is looked at again
-        if able:
-            mixed = number(version.worker_name)
-            worker = max(able, key=lambda name: weight(mixed, name))
-            self._loading.add(version.id)
-            self._group.create_task(self._load(worker, version), name=f"load {version.model}")
-
-    async def _load(self, worker: str, version: Version) -> None:
-        try:
-            await self._loader.ensure(worker, version)
-        except GatewayError as error:
-            logger.warning("loading %s on %s: %s", version.model, worker, error)
-            # The next caller may try again, but not in a tight circle.
-            await asyncio.sleep(1.0)
-        except Exception:  # in a group with all else that the gateway does
-            logger.exception("loading %s on %s", version.model, worker)
-            await asyncio.sleep(1.0)
-        finally:
-            self._loading.discard(version.id)
 
 
 @contextmanager
