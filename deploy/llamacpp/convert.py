@@ -51,11 +51,11 @@ class Base:
             layers, heads = _number(reader, "block_count"), _number(reader, "attention.head_count")
             kv_heads = _number(reader, "attention.head_count_kv", heads)
         except (OSError, ValueError, KeyError, IndexError) as error:
-            raise CannotConvert(f"{path.name} is no GGUF file of a model: {_why(error)}") from error
+            raise CannotConvert(f"{path.name} is no GGUF file of a model: {why(error)}") from error
         return cls(layers, heads, kv_heads, frozenset(tensor.name for tensor in reader.tensors))
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
     """Say what went wrong without a path: callers are told, too."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
@@ -88,7 +88,7 @@ def convert(adapter: Path, base: Base, target: Path) -> None:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
         tensors = dict(_converted(_read(adapter / "adapter_model.safetensors"), config, base))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CannotConvert(f"its files cannot be read: {_why(error)}") from error
+        raise CannotConvert(f"its files cannot be read: {why(error)}") from error
     draft = target.with_name(f".{target.name}.draft")
     writer = gguf.GGUFWriter(draft, ARCHITECTURE)
     writer.add_type(gguf.GGUFType.ADAPTER)

@@ -16,7 +16,7 @@ from deploy.compose import LOCAL, gateway_settings
 from deploy.config import Config
 from deploy.home import Home
 from deploy.llamacpp import keeper
-from deploy.llamacpp.convert import Base, CannotConvert, convert
+from deploy.llamacpp.convert import Base, CannotConvert, convert, why
 from deploy.llamacpp.keeper import Facts, Keeper
 from deploy.llamacpp.server import HOST, Server, base_gguf
 from deploy.ports import Claims
@@ -136,7 +136,7 @@ class _Here:
             return str(error)
         except Exception as error:  # whatever one adapter holds, the others are to be served
             logger.exception("%s cannot be converted", version.worker_name)
-            return f"{type(error).__name__}: {error}"
+            return why(error)
         return None
 
     def clean(self, server: keeper.Server, kept: Iterable[str]) -> None:
