@@ -7,7 +7,8 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
 
 import psutil
 
@@ -29,6 +30,19 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+@contextlib.contextmanager
+def handling(
+    numbers: Iterable[signal.Signals], stop: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Have `stop` called on these signals, and what was before again afterwards."""
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def find(home: Home, role: str | None = None) -> list[psutil.Process]:

@@ -24,7 +24,7 @@ from deploy.llamacpp.server import NoServer, base_gguf
 from deploy.migrations import upgrade
 from deploy.model import DefaultModelUnavailable
 from deploy.ports import Claims
-from deploy.processes import find
+from deploy.processes import find, handling
 from deploy.progress import Progress
 from deploy.setup import Setup
 from deploy.supervisor import Program, State, Supervisor, states, tail, wait_until_gone
@@ -233,14 +233,8 @@ def _signals() -> Iterator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise Stopped
 
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
-    try:
+    with contextlib.suppress(Stopped), handling(_SIGNALS, stop):
         yield
-    except Stopped:
-        return
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

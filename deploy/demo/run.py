@@ -18,11 +18,13 @@ from deploy.demo.report import Report
 from deploy.demo.story import Demo, DemoFailed
 from deploy.health import readiness
 from deploy.home import Home, read_env
+from deploy.processes import handling
 from deploy.progress import Progress
 from deploy.up import base_url, loopback
 
 OUT = Path("build") / "demo.json"
 _START_S = 900.0
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 # A demo cannot wait for as many answers as a night in production can.
 _SETTINGS = {
     "ADAPTERLOOP_ROLLOUT__EVIDENCE": "answers",
@@ -78,7 +80,7 @@ def _gateway_up(config: Config, home: Home, progress: Progress) -> Iterator[str]
         home.examples.touch()
     log = home.logs / "up.log"
     progress.say(f"starting the gateway, worker, guards and trainer; log: {log}")
-    with _ending_in_order(), log.open("ab") as stream:
+    with handling(_SIGNALS, _end), log.open("ab") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli", "up"],
             env={**os.environ, **_SETTINGS, "ADAPTERLOOP_HOME": str(home.root)},
@@ -96,19 +98,9 @@ def _gateway_up(config: Config, home: Home, progress: Progress) -> Iterator[str]
             process.wait()
 
 
-@contextlib.contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """Have a demo that is told to end stop the gateway that it started, as Ctrl-C has it do."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _end(number: int, _frame: FrameType | None) -> None:
+    """End in order, as Ctrl-C does: the gateway that was started is stopped too."""
+    sys.exit(128 + number)
 
 
 def _until_ready(
