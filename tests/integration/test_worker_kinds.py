@@ -37,9 +37,17 @@ def stub() -> Iterator[StubWorker]:
 
 
 @pytest.fixture
-def hosted() -> Iterator[StubWorker]:
+def hosted(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubWorker]:
+    monkeypatch.setenv("HOSTED_KEY", KEY)
     with StubWorker(worker=StaticWorker("big-model", ["my-lora-v1"], KEY)) as stub:
         yield stub
+
+
+def declared(url: str, models: dict[str, str], base: str | None = None) -> WorkerSettings:
+    """A hosted service that holds these models, by its own names."""
+    return WorkerSettings(
+        name="hosted", url=url, kind="openai", api_key_env="HOSTED_KEY", models=models, base=base
+    )
 
 
 def say(stack: Stack, path: str, **body: Any) -> httpx.Response:
@@ -149,18 +157,8 @@ def test_an_adapter_that_llama_server_was_started_without_is_told_with_the_reaso
     assert wait_for(lambda: placements(stack)["support@1"]["effect"] == "effective", 10)
 
 
-def test_a_hosted_service_answers_by_declaration(
-    make_stack: MakeStack, hosted: StubWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOSTED_KEY", KEY)
-    spec = WorkerSettings(
-        name="hosted",
-        url=f"{hosted.url}/v1",
-        kind="openai",
-        api_key_env="HOSTED_KEY",
-        models={"support@1": "my-lora-v1"},
-    )
-    stack = make_stack((spec,))
+def test_a_hosted_service_answers_by_declaration(make_stack: MakeStack, hosted: StubWorker) -> None:
+    stack = make_stack((declared(f"{hosted.url}/v1", {"support@1": "my-lora-v1"}),))
     register(stack, stack.source("s1", seed=1))
     assert stack.routable("support@1"), stack.controller.tail()
     placed = placements(stack)["support@1"]
@@ -175,18 +173,10 @@ def test_a_hosted_service_answers_by_declaration(
 
 
 def test_a_hosted_base_stands_in_for_an_adapter(
-    make_stack: MakeStack, hosted: StubWorker, stub: StubWorker, monkeypatch: pytest.MonkeyPatch
+    make_stack: MakeStack, hosted: StubWorker, stub: StubWorker
 ) -> None:
     """The last of a fallback chain may be another kind of worker, with a base of its own."""
-    monkeypatch.setenv("HOSTED_KEY", KEY)
-    far = WorkerSettings(
-        name="hosted",
-        url=hosted.url,
-        kind="openai",
-        api_key_env="HOSTED_KEY",
-        models={"base": "big-model"},
-        base="hosted",
-    )
+    far = declared(hosted.url, {"base": "big-model"}, base="hosted")
     stack = make_stack(
         (WorkerSettings(name="gpu", url=stub.url), far),
         bases=(BaseModelSettings(name="hosted", model="big-model"),),
@@ -204,16 +194,9 @@ def test_a_hosted_base_stands_in_for_an_adapter(
 
 
 def test_a_wrong_key_is_the_workers_fault_and_not_the_callers(
-    make_stack: MakeStack, hosted: StubWorker, monkeypatch: pytest.MonkeyPatch
+    make_stack: MakeStack, hosted: StubWorker
 ) -> None:
-    monkeypatch.setenv("HOSTED_KEY", KEY)
-    spec = WorkerSettings(
-        name="h",
-        url=hosted.url,
-        kind="openai",
-        api_key_env="HOSTED_KEY",
-        models={"base": "big-model"},
-    )
+    spec = declared(hosted.url, {"base": "big-model"})
     stack = make_stack((spec,), timeouts={"worker_wait": 1.0})
     assert chat(stack, "base").status_code == 200
     worker = hosted.worker
