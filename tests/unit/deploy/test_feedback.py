@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from deploy.cli import cli
 
-from .test_cli import Gateway, gateway
+from .test_cli_adapters import Gateway, gateway
 
 __all__ = ["gateway"]
 

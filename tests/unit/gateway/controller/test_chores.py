@@ -9,7 +9,7 @@ import pytest
 
 from gateway.controller.loops import Chore, Controller
 
-from .test_controller import MemoryStore, until
+from .memory import MemoryStore, until
 
 
 def controller(store: MemoryStore, *chores: Chore) -> Controller:
