@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import time
 import timeit
+from collections.abc import Callable
 
 from gateway.choose import choose
 from gateway.registry.snapshot import Effect, Placement, Version, VersionState
 from gateway.workers.probe import Observed
 
-WORKERS, CALLS, ROUNDS = 8, 2000, 15
+WORKERS, CALLS, ROUNDS = 8, 500, 60
 
 
-def choose_us(adapters: int, workers: int = WORKERS) -> float:
-    """Give microseconds of CPU per choice, the median of several rounds.
+def choose_us(*adapters: int, workers: int = WORKERS) -> dict[int, list[float]]:
+    """Give microseconds of CPU per choice, round by round, for each number of adapters.
 
-    Every worker has every adapter.
+    Every worker has every adapter. The rounds of the numbers alternate, so that a machine that is
+    slower for a while is so for all of them.
     """
+    ones = {number: _one(number, workers) for number in adapters}
+    found: dict[int, list[float]] = {number: [] for number in adapters}
+    for _ in range(ROUNDS):
+        for number, one in ones.items():
+            took = timeit.timeit(one, timer=time.process_time, number=CALLS)
+            found[number].append(took / CALLS * 1e6)
+    return found
+
+
+def medians(*adapters: int) -> dict[str, float]:
+    """Give the median of the rounds, by the number of adapters."""
+    return {str(n): round(statistics.median(us), 2) for n, us in choose_us(*adapters).items()}
+
+
+def _one(adapters: int, workers: int) -> Callable[[], object]:
     versions = [_version(number) for number in range(1, adapters + 1)]
     names = frozenset(version.worker_name for version in versions) | {"base@0"}
     fleet = {
@@ -30,15 +48,14 @@ def choose_us(adapters: int, workers: int = WORKERS) -> float:
         for version in versions
     }
     busy = dict.fromkeys(fleet, 1)
-    calls = iter(range(CALLS * ROUNDS))
+    calls = itertools.count()
 
-    def one() -> None:
+    def one() -> object:
         number = next(calls)
         version = versions[number % adapters]
-        choose(version, placements[version.id], fleet, busy, f"session-{number}", slack=2)
+        return choose(version, placements[version.id], fleet, busy, f"session-{number}", slack=2)
 
-    took = timeit.repeat(one, timer=time.process_time, number=CALLS, repeat=ROUNDS)
-    return statistics.median(took) / CALLS * 1e6
+    return one
 
 
 def _version(number: int) -> Version:
@@ -48,8 +65,7 @@ def _version(number: int) -> Version:
 
 def main() -> None:
     """Print the figures as JSON."""
-    found = {str(adapters): round(choose_us(adapters), 2) for adapters in (10, 1000)}
-    print(json.dumps({"choose_us": found, "workers": WORKERS}))
+    print(json.dumps({"choose_us": medians(10, 1000), "workers": WORKERS}))
 
 
 if __name__ == "__main__":

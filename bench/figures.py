@@ -20,7 +20,7 @@ OUT = Path("build")
 def adapters() -> dict[str, Any]:
     """Placement, choosing, swaps, canaries, and what fails when a part is lost."""
     zipf_ = zipf.figures()
-    zipf_["choose_us"] = {str(n): round(choose.choose_us(n), 1) for n in (10, 1000)}
+    zipf_["choose_us"] = choose.medians(10, 1000)
     return {
         "machine": describe(),
         "zipf": zipf_,

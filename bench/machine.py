@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used so far, in user and system mode (Linux)."""
-    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    after_name = stat.rpartition(")")[2].split()
-    return (int(after_name[11]) + int(after_name[12])) / _TICKS
+    """CPU time that a process has used so far, in user and system mode (Linux).
+
+    In nanoseconds, where /proc/<pid>/stat counts hundredths of a second.
+    """
+    # As glibc's clock_getcpuclockid makes the clock of another process: its scheduler's time.
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def describe() -> dict[str, Any]:

@@ -6,5 +6,6 @@ from bench.choose import choose_us
 
 
 def test_a_thousand_adapters_cost_what_ten_do() -> None:
-    ten, thousand = (min(choose_us(adapters) for _ in range(3)) for adapters in (10, 1000))
-    assert thousand <= 1.5 * ten
+    found = choose_us(10, 1000)
+    # The quickest round of each: what else runs on the machine only adds to them.
+    assert min(found[1000]) <= 1.5 * min(found[10]), found

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from bench.serving_cpu import everything, measure
 
-CEILING_US = 400.0
-MOMENTS = 3
-"""What else runs on the host only adds to the figure, by up to a half: a quiet moment tells it."""
+CEILING = 2.7
+"""Times the stub worker's cost of the same calls: 2.0 to 2.4 are seen, the most beside busy
+processes. On a machine where a call costs 300 us this is 400 us."""
 
 
 def test_cpu_per_unary_call(tmp_path: Path, guard_socket: Path) -> None:
-    medians: list[float] = []
     with everything(tmp_path, guard_socket) as stack:
-        while len(medians) < MOMENTS and (not medians or min(medians) >= CEILING_US):
-            time.sleep(10 * len(medians))
-            found = measure(stack, stream=False, calls=800, runs=5, warm_up=500, connections=16)
-            medians.append(found["median_us"])
-    assert min(medians) < CEILING_US, medians
+        found = measure(stack, stream=False, calls=500, runs=15, warm_up=500, connections=16)
+    assert found["times_worker"] < CEILING, found
