@@ -1,4 +1,4 @@
-"""Sends an adapter's files to the gateway, and checks that it kept what was sent."""
+"""Sends a version's files to the gateway, and checks that it kept what was sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from deploy.api import AdminApi, ApiError
 from deploy.progress import Progress
-from gateway.registry.receiving import TAKEN, digest_of
+from gateway.registry.receiving import MAX_BYTES, TAKEN, digest_of, taken
 
 ANSWER_S = 600.0  # the gateway may have to bring the files to another place before it answers
 _QUIET_S = 1.0
@@ -35,14 +35,19 @@ class _Watched(io.FileIO):
 
 
 def upload_adapter(api: AdminApi, alias: str, folder: Path, progress: Progress) -> Any:
-    """Register the adapter in a folder as the alias's next version; give the gateway's answer.
+    """Register what lies in a folder as the alias's next version; give the gateway's answer.
 
     Raises ApiError, also where the gateway kept other bytes than were sent.
     """
-    paths = {name: folder / name for name in TAKEN if (folder / name).is_file()}
+    paths = {name: folder / name for name in taken(entry.name for entry in folder.iterdir())}
     if not paths:
-        raise ApiError(f"{folder} holds none of {', '.join(TAKEN)}")
+        raise ApiError(f"{folder} holds none of {', '.join(TAKEN)}, and no model")
     whole = sum(path.stat().st_size for path in paths.values())
+    if whole > MAX_BYTES:
+        raise ApiError(
+            f"{folder} holds {whole / _MB:.0f} MB, and {MAX_BYTES / _MB:.0f} are the most that is"
+            " sent: put it on the gateway's machine under `import_roots`, and add --by-path"
+        )
     began, sent = time.monotonic(), 0
 
     def tell(size: int) -> None:

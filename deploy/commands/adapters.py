@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trainer.merge import Source
 
 VERIFY_S = 300.0
+COPY_S = 3600.0  # a merged model of tens of gigabytes is read, hashed and written
 READY_STATES = ("candidate", "serving")
 
 
@@ -38,11 +39,24 @@ def list_(alias: str | None) -> None:
 
 @command.command("add")
 @click.argument("alias")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def add(alias: str, folder: Path) -> None:
-    """Register the adapter in FOLDER as the next version of ALIAS: its files are uploaded."""
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--by-path", is_flag=True, help="FOLDER is on the gateway's machine, under `import_roots`."
+)
+def add(alias: str, folder: Path, by_path: bool) -> None:
+    """Register the adapter or merged model in FOLDER as the next version of ALIAS.
+
+    Its files are uploaded, unless the gateway can read them --by-path.
+    """
+    if not by_path and not folder.is_dir():
+        raise click.BadParameter(f"{folder} is no folder of this machine", param_hint="FOLDER")
     with admin_api() as api:
-        _register(api, alias, folder)
+        if by_path:
+            body = {"path": str(folder)}
+            answer = api.post(f"/adapters/{alias}/versions", json=body, timeout=COPY_S)
+            _tell_added(answer)
+        else:
+            _register(api, alias, folder)
 
 
 @command.command("options")
@@ -212,8 +226,12 @@ def _register(api: AdminApi, alias: str, folder: Path) -> None:
     from deploy.progress import Progress
     from deploy.upload import upload_adapter
 
-    answer = upload_adapter(api, alias, folder, Progress(sys.stderr))
-    click.echo(f"{alias}@{answer['version']}  {answer['state']}  {answer['sha256'][:12]}")
+    _tell_added(upload_adapter(api, alias, folder, Progress(sys.stderr)))
+
+
+def _tell_added(answer: dict[str, Any]) -> None:
+    name, digest = f"{answer['alias']}@{answer['version']}", answer["sha256"]
+    click.echo(f"{name}  {answer['state']}  {digest[:12]}")
 
 
 def _fetch(api: AdminApi, model: str, weight: float, folder: Path) -> Source:
@@ -225,6 +243,8 @@ def _fetch(api: AdminApi, model: str, weight: float, folder: Path) -> Source:
     if number not in versions:
         fail(f"{model}: name a version as {alias}@N; there are {', '.join(versions) or 'none'}")
     found = versions[number]
+    if found["kind"] != "adapter":
+        fail(f"{model} is a whole model: only adapters are merged")
     folder.mkdir()
     for name in found["manifest"].get("files", {}):
         with (folder / name).open("wb") as file:
@@ -288,6 +308,8 @@ def _show(entry: dict[str, Any]) -> None:
         pinned = version.get("pinned")
         text = f"  {version['version']:>4}  {version['state']:<10}  {version['sha256'][:12]}"
         told = f"pinned to {_workers(pinned)}" if pinned else ""
+        if version.get("kind") == "merged":
+            told = "a merged model"
         click.echo("  ".join(filter(None, (text, told, version.get("waiting")))))
     _show_options(entry.get("options", {}))
 

@@ -94,7 +94,11 @@ class _Here:
         now, room = self._snapshot, self._config.max_cpu_loras
         ranked = by_need(now, demand, room, self._config.placement.warm)
         return Facts(
-            wanted=[v for v in ranked if model_name(v.base_model) == self._model],
+            wanted=[
+                version
+                for version in ranked
+                if not version.is_merged and model_name(version.base_model) == self._model
+            ],
             healthy=health,
             proven=proven(now),
             called={*now.workers, *(call.rpartition(" ")[2] for b in beats for call in b.busy)},

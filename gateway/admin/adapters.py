@@ -60,7 +60,8 @@ _BODY: dict[str, Any] = {
                         "files": {
                             "type": "array",
                             "description": "adapter_config.json, adapter_model.safetensors, "
-                            "and manifest.json where there is one",
+                            "and manifest.json where there is one; or a merged model's "
+                            "config.json, safetensors and tokenizer",
                             "items": {"type": "string", "format": "binary"},
                         }
                     },

@@ -87,15 +87,20 @@ class VersionOut(Told):
 
 
 class VersionSummaryOut(VersionOut):
-    """A version in short; `pinned` is on how many workers it stays, null where it has no pin."""
+    """A version in short; `pinned` is on how many workers it stays, null where it has no pin.
+
+    `kind` is `merged` for a whole model, which workers are started with.
+    """
 
     pinned: int | None
+    kind: Literal["adapter", "merged", "base"]
 
     @classmethod
     def of(cls, version: Version) -> VersionSummaryOut:
         """Tell of a version."""
         known = VersionOut.of(version).model_dump()
-        return cls(**known, pinned=version.pinned or None)
+        kind = "base" if version.is_base else "merged" if version.is_merged else "adapter"
+        return cls(**known, pinned=version.pinned or None, kind=kind)
 
 
 class PlacementOut(Told):

@@ -59,7 +59,10 @@ def _left_out(spec: WorkerSpec, versions: Iterable[Version]) -> list[WorkerPlace
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Count a worker's adapters, whose names are their tenants' own."""
-    return {name: len(value) if name == "adapters" else value for name, value in metrics.items()}
+    return {
+        name: len(value) if name in ("adapters", "merged") else value
+        for name, value in metrics.items()
+    }
 
 
 def _tell(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.controller.placement import UNPROVEN, Site
+from gateway.registry.names import OUR_NAME
 from gateway.registry.records import in_flight
 from gateway.registry.snapshot import Placement, Version, VersionState
 from gateway.workers.probe import Observed
@@ -15,7 +15,6 @@ Ids = Mapping[str, int]
 """The version ids by worker-side name."""
 
 VERDICTS = 2  # bad verdicts in a row that one worker must give: a fault may pass
-OUR_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}@[0-9]+-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)

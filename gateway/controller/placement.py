@@ -38,7 +38,7 @@ class Site:
 
 
 def by_need(snapshot: Snapshot, demand: Demand, room: int, warm_s: float) -> tuple[Version, ...]:
-    """Give all versions that workers may hold, the most needed first.
+    """Give all versions that workers may hold, merged models too, the most needed first.
 
     Pinned ones come first; then fallbacks, what a rollout needs, and for `warm_s` after an alias
     has moved what a rollback would need; then unproven ones, the newest first, for a share of
@@ -55,7 +55,8 @@ def by_need(snapshot: Snapshot, demand: Demand, room: int, warm_s: float) -> tup
         for version in snapshot.versions.values()
         if not version.is_base and not version.draining and version.state in RESIDENT
     ]
-    unproven = sorted((v.id for v in versions if v.state in UNPROVEN), reverse=True)
+    loadable = (v.id for v in versions if v.state in UNPROVEN and not v.is_merged)
+    unproven = sorted(loadable, reverse=True)
     trying = frozenset(unproven[: max(1, room // UNPROVEN_SHARE)])
 
     def need(version: Version) -> tuple[int, float, int]:

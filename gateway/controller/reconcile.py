@@ -164,6 +164,7 @@ class Reconciler:
                 "waiting": seen.waiting,
                 "kv_usage": seen.kv_usage,
                 "adapters": sorted(seen.adapters),
+                "merged": sorted(seen.merged),
                 "base_model": seen.base_model,
                 "static": seen.static,
             }

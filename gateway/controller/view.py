@@ -39,7 +39,8 @@ class View:
     ) -> View:
         """Work out what every healthy worker should hold; `avoid` is as in `place`.
 
-        A static worker should hold what it was started with, as far as that is still needed.
+        A static worker, and one that was started with a merged model, should hold what it was
+        started with, as far as that is still needed.
         """
         versions = {version.id: version for version in snapshot.versions.values()}
         ids = {version.worker_name: version.id for version in versions.values()}
@@ -51,16 +52,16 @@ class View:
         sites = [
             site(seen, max_cpu_loras, placed.get(seen.worker, {}), ids)
             for seen in healthy
-            if not seen.static
+            if not seen.static and not seen.merged
         ]
         ranked = by_need(snapshot, demand, sum(max(0, s.room) for s in sites), settings.warm)
         aged: defaultdict[str, set[int]] = defaultdict(set)
         for (worker, version_id), at in demand.checked_at.items():
             if demand.now - at > settings.proof_interval:
                 aged[worker].add(version_id)
-        wanted = place(ranked, sites, avoid)
+        wanted = place([version for version in ranked if not version.is_merged], sites, avoid)
         for seen in healthy:
-            if seen.static:
+            if seen.static or seen.merged:
                 wanted[seen.worker] = tuple(version for version in ranked if seen.fits(version))
         return cls(snapshot, versions, placed, wanted, aged)
 

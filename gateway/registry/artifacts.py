@@ -52,7 +52,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class AdapterFacts:
-    """What was found out about a sound adapter; `rank` is its largest."""
+    """What was found out about a sound adapter; `rank` is its largest, 0 of a merged model."""
 
     base_model: str
     rank: int
@@ -61,13 +61,13 @@ class AdapterFacts:
 
 def inspect(draft: Draft, *bases: Rules) -> AdapterFacts:
     """Check an adapter's files against the base that it names. Raises `InvalidAdapter`."""
-    config = _read_object(draft.folder / CONFIG)
+    config = read_object(draft.folder / CONFIG)
     rules = _base_of(config, bases)
     _check_options(config)
     rank = _check_ranks(config, rules.max_lora_rank)
-    tensors = _read_tensors(draft.folder / WEIGHTS)
+    tensors = read_tensors(draft.folder / WEIGHTS)
     targets = _check_tensors(tensors, config, rules.shapes)
-    brought = _read_manifest(draft.folder / MANIFEST)
+    brought = read_manifest(draft.folder / MANIFEST)
     manifest = {
         **brought,
         "base_model": rules.base_model,
@@ -81,7 +81,8 @@ def inspect(draft: Draft, *bases: Rules) -> AdapterFacts:
     return AdapterFacts(rules.base_model, rank, manifest)
 
 
-def _fault(file: str, field: str | None, message: str) -> NoReturn:
+def fault(file: str, field: str | None, message: str) -> NoReturn:
+    """Refuse a file: the message names it, the field where there is one, and what is wrong."""
     where = f"{file}: {field}" if field else file
     raise InvalidAdapter(f"{where}: {message}.", param=field or file)
 
@@ -89,9 +90,10 @@ def _fault(file: str, field: str | None, message: str) -> NoReturn:
 # -- adapter_config.json -------------------------------------------------------------------------
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a received file that must hold a JSON object. Raises `InvalidAdapter`."""
     if path.stat().st_size > _MAX_JSON_BYTES:
-        _fault(path.name, None, f"is larger than {_MAX_JSON_BYTES} bytes")
+        fault(path.name, None, f"is larger than {_MAX_JSON_BYTES} bytes")
     try:
         value = json.loads(path.read_bytes())
         # NaN and half a surrogate pair are no JSON for databases and clients: they end here.
@@ -99,7 +101,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InvalidAdapter(f"{path.name}: is not valid JSON.", param=path.name) from error
     if not isinstance(value, dict):
-        _fault(path.name, None, "must hold a JSON object")
+        fault(path.name, None, "must hold a JSON object")
     return value
 
 
@@ -108,27 +110,25 @@ def _base_of(config: Mapping[str, Any], bases: Sequence[Rules]) -> Rules:
     field = "base_model_name_or_path"
     named = config.get(field)
     if not isinstance(named, str) or not model_name(named.strip()):
-        _fault(CONFIG, field, "must name the base model that the adapter was trained on")
+        fault(CONFIG, field, "must name the base model that the adapter was trained on")
     for rules in bases:
         if model_name(named) == model_name(rules.base_model):
             return rules
     served = " or ".join(repr(rules.base_model) for rules in bases)
-    _fault(
-        CONFIG, field, f"the adapter was trained on {named[:200]!r}, but {served} is served here"
-    )
+    fault(CONFIG, field, f"the adapter was trained on {named[:200]!r}, but {served} is served here")
 
 
 def _check_options(config: Mapping[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
-        _fault(CONFIG, "peft_type", f"must be 'LORA', not {str(config.get('peft_type'))[:40]!r}")
+        fault(CONFIG, "peft_type", f"must be 'LORA', not {str(config.get('peft_type'))[:40]!r}")
     if config.get("bias", "none") != "none":
-        _fault(CONFIG, "bias", "biases cannot be served: train with bias 'none'")
+        fault(CONFIG, "bias", "biases cannot be served: train with bias 'none'")
     for field, message in _UNSUPPORTED.items():
         if config.get(field):
-            _fault(CONFIG, field, message)
+            fault(CONFIG, field, message)
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
-        _fault(
+        fault(
             CONFIG,
             "init_lora_weights",
             f"{start[:40]!r} changes the base model's weights: save the adapter with PEFT's "
@@ -136,25 +136,25 @@ def _check_options(config: Mapping[str, Any]) -> None:
         )
     alpha = config.get("lora_alpha")
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not alpha > 0:
-        _fault(CONFIG, "lora_alpha", "must be a number above 0")
+        fault(CONFIG, "lora_alpha", "must be a number above 0")
     targets = config.get("target_modules")
     named = isinstance(targets, list) and all(isinstance(name, str) for name in targets)
     if not targets or not (named or isinstance(targets, str)):
-        _fault(CONFIG, "target_modules", "must list the modules that the adapter changes")
+        fault(CONFIG, "target_modules", "must list the modules that the adapter changes")
 
 
 def _check_ranks(config: Mapping[str, Any], allowed: int) -> int:
     """Give the largest rank that any module has."""
     pattern = config.get("rank_pattern") or {}
     if not isinstance(pattern, dict):
-        _fault(CONFIG, "rank_pattern", "must be an object")
+        fault(CONFIG, "rank_pattern", "must be an object")
     ranks = {"r": config.get("r"), **{f"rank_pattern.{key}": r for key, r in pattern.items()}}
     largest = 0
     for field, rank in ranks.items():
         if type(rank) is not int or rank < 1:
-            _fault(CONFIG, field, "must be a whole number above 0")
+            fault(CONFIG, field, "must be a whole number above 0")
         if rank > allowed:
-            _fault(CONFIG, field, f"rank {rank} is over {allowed}, the most that workers take")
+            fault(CONFIG, field, f"rank {rank} is over {allowed}, the most that workers take")
         largest = max(largest, rank)
     return largest
 
@@ -166,24 +166,25 @@ def _rank_of(module: str, config: Mapping[str, Any]) -> int:
             if re.match(rf"(.*\.)?({key})$", module):
                 return int(rank)
         except re.error:
-            _fault(CONFIG, "rank_pattern", f"{key[:80]!r} is no regular expression")
+            fault(CONFIG, "rank_pattern", f"{key[:80]!r} is no regular expression")
     return int(config["r"])
 
 
 # -- adapter_model.safetensors -------------------------------------------------------------------
 
 
-def _read_tensors(path: Path) -> dict[str, TensorInfo]:
+def read_tensors(path: Path) -> dict[str, TensorInfo]:
+    """Give the tensors of a received file by name. Raises `InvalidAdapter`."""
     if is_pickle(path):
-        _fault(
-            WEIGHTS,
+        fault(
+            path.name,
             None,
             "is a pickle under a safetensors name, which can run code when it is loaded",
         )
     try:
         return read_header(path)
     except BadSafetensors as error:
-        raise InvalidAdapter(f"{WEIGHTS}: is corrupt: {error}.", param=WEIGHTS) from error
+        raise InvalidAdapter(f"{path.name}: is corrupt: {error}.", param=path.name) from error
 
 
 def _check_tensors(
@@ -194,12 +195,12 @@ def _check_tensors(
     for name, info in tensors.items():
         module, side = _module_of(name)
         if info.dtype not in _FLOATS:
-            _fault(WEIGHTS, name, f"has dtype {info.dtype}, not one of {', '.join(_FLOATS)}")
+            fault(WEIGHTS, name, f"has dtype {info.dtype}, not one of {', '.join(_FLOATS)}")
         if len(info.shape) != 2:
-            _fault(WEIGHTS, name, f"has shape {list(info.shape)}, a LoRA matrix has two dimensions")
+            fault(WEIGHTS, name, f"has shape {list(info.shape)}, a LoRA matrix has two dimensions")
         pairs.setdefault(module, {})[side] = info
     if not pairs:
-        _fault(WEIGHTS, None, "holds no LoRA matrices")
+        fault(WEIGHTS, None, "holds no LoRA matrices")
     for module, pair in pairs.items():
         _check_pair(module, pair, _rank_of(module, config), shapes)
     return sorted({module.rsplit(".", 1)[-1] for module in pairs})
@@ -211,10 +212,10 @@ def _module_of(name: str) -> tuple[str, str]:
         return match["module"], match["side"]
     shown = name[:200]
     if "lora_magnitude_vector" in name:
-        _fault(WEIGHTS, shown, "belongs to DoRA, which cannot be served")
+        fault(WEIGHTS, shown, "belongs to DoRA, which cannot be served")
     if "lora_embedding" in name or "embed_tokens" in name or "modules_to_save" in name:
-        _fault(WEIGHTS, shown, "whole modules and embeddings cannot be served as an adapter")
-    _fault(
+        fault(WEIGHTS, shown, "whole modules and embeddings cannot be served as an adapter")
+    fault(
         WEIGHTS,
         shown,
         "is no LoRA matrix: names are base_model.model.<module>.lora_A.weight and lora_B.weight",
@@ -227,19 +228,19 @@ def _check_pair(
     names = {side: f"base_model.model.{module}.lora_{side}.weight" for side in "AB"}
     for side in "AB":
         if side not in pair:
-            _fault(WEIGHTS, names[side], "is missing, its other half is there")
+            fault(WEIGHTS, names[side], "is missing, its other half is there")
     (rank_a, wide), (tall, rank_b) = pair["A"].shape, pair["B"].shape
     for side, found in (("A", rank_a), ("B", rank_b)):
         if found != rank:
-            _fault(WEIGHTS, names[side], f"has rank {found}, {CONFIG} says {rank}")
+            fault(WEIGHTS, names[side], f"has rank {found}, {CONFIG} says {rank}")
     if shapes is None:
         return
     if not shapes.knows(module):
-        _fault(WEIGHTS, names["A"], f"the base model has no module {module!r} to change")
+        fault(WEIGHTS, names["A"], f"the base model has no module {module!r} to change")
     expected = shapes.linear(module)
     if expected is not None and (tall, wide) != expected:
         side = "A" if wide != expected[1] else "B"
-        _fault(
+        fault(
             WEIGHTS,
             names[side],
             f"has shape {list(pair[side].shape)}, which does not fit the base model's "
@@ -250,10 +251,11 @@ def _check_pair(
 # -- manifest.json -------------------------------------------------------------------------------
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read what a version brings of its training; empty where it brings nothing."""
     if not path.exists():
         return {}
-    manifest = _read_object(path)
+    manifest = read_object(path)
     if manifest.get("fingerprint") is not None:
         _check_fingerprint(manifest["fingerprint"])
     return manifest
@@ -261,23 +263,23 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _check_fingerprint(fingerprint: object) -> None:
     if not isinstance(fingerprint, dict):
-        _fault(MANIFEST, "fingerprint", "must be an object")
+        fault(MANIFEST, "fingerprint", "must be an object")
     prompts = fingerprint.get("prompts")
     if not isinstance(prompts, list) or not prompts:
-        _fault(MANIFEST, "fingerprint.prompts", "must be a list")
+        fault(MANIFEST, "fingerprint.prompts", "must be a list")
     for prompt in prompts:
         ids = prompt.get("token_ids") if isinstance(prompt, dict) else None
         if not isinstance(ids, list) or not all(type(item) is int and item >= 0 for item in ids):
-            _fault(MANIFEST, "fingerprint.prompts", "each needs token_ids, a list of whole numbers")
+            fault(MANIFEST, "fingerprint.prompts", "each needs token_ids, a list of whole numbers")
         start = prompt.get("answer_start")
         if type(start) is not int or not 0 < start < len(ids):
-            _fault(MANIFEST, "fingerprint.prompts", "each needs answer_start within its token_ids")
+            fault(MANIFEST, "fingerprint.prompts", "each needs answer_start within its token_ids")
     for field in ("base_mean", "adapter_mean"):
         means = fingerprint.get(field)
         if not isinstance(means, list) or len(means) != len(prompts):
-            _fault(MANIFEST, f"fingerprint.{field}", "must have one number for each prompt")
+            fault(MANIFEST, f"fingerprint.{field}", "must have one number for each prompt")
         if not all(_is_number(mean) for mean in means):
-            _fault(MANIFEST, f"fingerprint.{field}", "must hold finite numbers")
+            fault(MANIFEST, f"fingerprint.{field}", "must hold finite numbers")
 
 
 def _is_number(value: object) -> bool:

@@ -17,7 +17,7 @@ def stranded(snapshot: Snapshot, base_models: Iterable[str]) -> list[Version]:
     lost = (
         version
         for version in snapshot.versions.values()
-        if not version.is_base
+        if not (version.is_base or version.is_merged)
         and version.state not in _ENDED
         and model_name(version.base_model) not in named
     )

@@ -26,7 +26,14 @@ from gateway.registry.repository import (
     version_of,
     version_query,
 )
-from gateway.registry.snapshot import BASE_TENANT, Alias, Version, VersionState, why_left_out
+from gateway.registry.snapshot import (
+    BASE_TENANT,
+    DEFAULT_TENANT,
+    Alias,
+    Version,
+    VersionState,
+    why_left_out,
+)
 from gateway.registry.tables import (
     ALIAS_EVENTS,
     ALIASES,
@@ -97,7 +104,12 @@ def _up(connection: Connection) -> Sequence[Row[Any]]:
 def _waiting(version: Version, up: Sequence[Row[Any]]) -> str:
     if version.state not in _ALIVE or not up:
         return ""
-    of_base = [row for row in up if _base_of(row) in ("", model_name(version.base_model))]
+    if version.is_merged:
+        if any(_may_hold(row, version) for row in up):
+            return ""
+        return f"No worker that is up was started with it, under the name {version.worker_name}."
+    plain = [row for row in up if not (row.metrics or {}).get("merged")]
+    of_base = [row for row in plain if _base_of(row) in ("", model_name(version.base_model))]
     if not of_base:
         return f"No worker that is up has its base model, {version.base_model}."
     if any(_may_hold(row, version) for row in of_base):
@@ -113,7 +125,11 @@ def _base_of(row: Row[Any]) -> str:
 def _may_hold(row: Row[Any], version: Version) -> bool:
     """Whether a worker has a version, or could be told to load it."""
     seen = row.metrics or {}
-    return not seen.get("static") or version.worker_name in seen.get("adapters", ())
+    names = (*seen.get("adapters", ()), *seen.get("merged", ()))
+    declared = seen.get("static") and version.tenant == DEFAULT_TENANT and version.model in names
+    if version.worker_name in names or declared:
+        return True
+    return not seen.get("static") and not seen.get("merged") and not version.is_merged
 
 
 def _events(connection: Connection, mine: tuple[Any, ...]) -> dict[int, list[StateChange]]:

@@ -119,6 +119,8 @@ def pin(
     """Pin a version, or let it go where `replicas` is None. Raises `Conflict`."""
     if version.is_base:
         raise Conflict("The base model is on every worker of its own: it needs no pin.")
+    if version.is_merged:
+        raise Conflict(f"{version.model} is where workers were started with it: it takes no pin.")
     if replicas is not None and version.state in writes.ENDED:
         raise Conflict(f"{version.model} is {version.state} and gets no more calls.")
     if version.pinned == (replicas or 0):

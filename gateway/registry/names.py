@@ -8,6 +8,8 @@ from functools import lru_cache
 from gateway.registry.errors import InvalidName
 
 PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"
+OUR_NAME = re.compile(rf"{PATTERN}@[0-9]+-[0-9a-f]{{8}}")
+"""What versions are called on workers."""
 _NAME = re.compile(PATTERN)
 
 

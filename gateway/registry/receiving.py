@@ -1,15 +1,16 @@
-"""Takes an adapter's files in: into a folder of this machine, where they can be checked."""
+"""Takes a version's files in: into a folder of this machine, where they can be checked."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,29 @@ MANIFEST = "manifest.json"
 LISTING = "files.json"
 REQUIRED = (CONFIG, WEIGHTS)
 TAKEN = (CONFIG, WEIGHTS, MANIFEST)
+MODEL_CONFIG = "config.json"
+MODEL_INDEX = "model.safetensors.index.json"
+# Of a merged model: besides its weights, what workers need to read and to write text with it.
+MODEL_TAKEN = (
+    MODEL_CONFIG,
+    MODEL_INDEX,
+    MANIFEST,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
 IGNORED = ("README.md", LISTING)
 MAX_BYTES = 512 * 1024 * 1024
+MODEL_MAX_BYTES = 1024**4
+"""Of a merged model, which comes from a folder: its disk ends sooner."""
 
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # What trainers leave beside an adapter: pickles, but no weights, and never copied.
 _LEFT_BY_TRAINERS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt")
@@ -34,6 +55,19 @@ _STALE_S = 3600.0
 _CHUNK = 1024 * 1024
 
 Source = Path | Mapping[str, BinaryIO]
+
+
+def is_model(names: Container[str]) -> bool:
+    """Whether these are the files of a whole model rather than of an adapter."""
+    return MODEL_CONFIG in names and CONFIG not in names
+
+
+def taken(names: Iterable[str]) -> list[str]:
+    """Give those of a version's files that are kept, in order."""
+    found = set(names)
+    if not is_model(found):
+        return [name for name in TAKEN if name in found]
+    return sorted(name for name in found if name in MODEL_TAKEN or _SHARD.fullmatch(name))
 
 
 def digest_of(digests: Mapping[str, str]) -> str:
@@ -75,15 +109,15 @@ class Draft:
 def receive(source: Source, parent: Path, max_bytes: int) -> Iterator[Draft]:
     """Copy a folder's or an upload's files into a folder under `parent`, gone on leaving.
 
-    Raises `InvalidAdapter`, which names the file, and `AdapterTooLarge`.
+    `max_bytes` bounds an adapter. Raises `InvalidAdapter`, which names the file, and
+    `AdapterTooLarge`.
     """
     folder = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=parent))
     try:
-        budget = _Budget(max_bytes)
         files = (
-            _receive_folder(source, folder, budget)
+            _receive_folder(source, folder, max_bytes)
             if isinstance(source, Path)
-            else _receive_upload(source, folder, budget)
+            else _receive_upload(source, folder, max_bytes)
         )
         yield Draft(folder, files)
     finally:
@@ -115,7 +149,7 @@ class _Budget:
             )
 
 
-def _receive_folder(source: Path, target: Path, budget: _Budget) -> dict[str, StoredFile]:
+def _receive_folder(source: Path, target: Path, max_bytes: int) -> dict[str, StoredFile]:
     try:
         names = sorted(entry.name for entry in os.scandir(source))
     except NotADirectoryError:
@@ -124,25 +158,28 @@ def _receive_folder(source: Path, target: Path, budget: _Budget) -> dict[str, St
         raise InvalidAdapter(f"The folder {source} cannot be read: {error.strerror}.") from error
     _refuse_pickles(names)
     _require(names)
+    budget = _Budget(MODEL_MAX_BYTES if is_model(names) else max_bytes)
     found = {}
-    for name in TAKEN:
-        if name in names:
-            with _open_plain(source / name) as stream:
-                found[name] = _copy(stream, target / name, budget)
+    for name in taken(names):
+        with _open_plain(source / name) as stream:
+            found[name] = _copy(stream, target / name, budget)
     return found
 
 
 def _receive_upload(
-    source: Mapping[str, BinaryIO], target: Path, budget: _Budget
+    source: Mapping[str, BinaryIO], target: Path, max_bytes: int
 ) -> dict[str, StoredFile]:
     _refuse_pickles(source)
+    names = taken(source)
     for name in source:
-        if name not in TAKEN + IGNORED:
+        if name not in names and name not in IGNORED:
+            known = "a model's files" if is_model(source) else ", ".join(TAKEN)
             raise InvalidAdapter(
-                f"The file name {name[:80]!r} is not one of {', '.join(TAKEN)}.", param="files"
+                f"The file name {name[:80]!r} is not one of {known}.", param="files"
             )
     _require(source)
-    return {name: _copy(source[name], target / name, budget) for name in TAKEN if name in source}
+    budget = _Budget(max_bytes)
+    return {name: _copy(source[name], target / name, budget) for name in names}
 
 
 def _refuse_pickles(names: Iterator[str] | list[str] | Mapping[str, BinaryIO]) -> None:
@@ -151,12 +188,14 @@ def _refuse_pickles(names: Iterator[str] | list[str] | Mapping[str, BinaryIO]) -
         if name.lower().endswith(_PICKLES) and not leftover:
             raise InvalidAdapter(
                 f"{name[:80]} is a pickle, which can run code when it is loaded. "
-                f"Save the adapter as safetensors ({WEIGHTS}).",
+                f"Save the weights as safetensors, an adapter's as {WEIGHTS}.",
                 param=name[:80],
             )
 
 
 def _require(names: list[str] | Mapping[str, BinaryIO]) -> None:
+    if is_model(names):
+        return
     for name in REQUIRED:
         if name not in names:
             raise InvalidAdapter(f"The file {name} is missing.", param=name)

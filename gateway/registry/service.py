@@ -17,9 +17,10 @@ from gateway.registry.db import make_engine, server_time
 from gateway.registry.errors import InvalidName, VersionNotFound
 from gateway.registry.fleet import Fleet
 from gateway.registry.keys import Keys
+from gateway.registry.merged_models import inspect_merged
 from gateway.registry.moves import Moves
 from gateway.registry.names import check_name
-from gateway.registry.receiving import Draft, Source
+from gateway.registry.receiving import Draft, Source, is_model
 from gateway.registry.records import AliasDetail, Registered
 from gateway.registry.serving_options import ServingOptions
 from gateway.registry.snapshot import (
@@ -134,7 +135,8 @@ class Registry(Keys, Fleet, Moves, ServingOptions):
     def add(self, tenant: str, alias: str, source: Source, actor: str = "") -> Registered:
         """Check an adapter and keep its files as the alias's next version, in state `registered`.
 
-        `source` is a folder or open files by name. The same bytes again give the version that has
+        A whole model is taken too: it has a `config.json` and no `adapter_config.json`. `source`
+        is a folder or open files by name. The same bytes again give the version that has
         them, unless that one is retired. The first version of a new name makes the alias. Raises
         `InvalidName`, `InvalidAdapter` (the message names fault and field), `AdapterTooLarge`;
         nothing is left behind then.
@@ -143,7 +145,8 @@ class Registry(Keys, Fleet, Moves, ServingOptions):
         if check_name(alias) in self._bases:
             raise InvalidName(f"{alias!r} is a base model's own name: choose another.")
         with self._storage.receive(source) as draft:
-            facts = inspect(draft, *self._bases.values())
+            check = inspect_merged if is_model(draft.files) else inspect
+            facts = check(draft, *self._bases.values())
             return self._add_draft(tenant, alias, draft, facts, actor)
 
     def _add_draft(

@@ -40,8 +40,9 @@ _ROUTABLE = (Effect.EFFECTIVE, Effect.UNDECIDABLE, Effect.DECLARED)
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One immutable adapter version; `number` 0 is the base model itself.
+    """One immutable version; `number` 0 is the base model itself.
 
+    It is an adapter of `rank`; with rank 0 it is a merged model, which workers are started with.
     `draining` versions get no new calls; `draining_since` is the revision that said so. `pinned` is
     the number of workers that are to hold it whatever happens, 0 where it must make room.
     """
@@ -73,6 +74,11 @@ class Version:
     def is_base(self) -> bool:
         """Whether this is the base model, which every worker of that base serves without a load."""
         return self.number == 0
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether this is a whole model, served by workers whose base it is, and never loaded."""
+        return self.number > 0 and self.rank == 0
 
 
 @dataclass(frozen=True, slots=True)

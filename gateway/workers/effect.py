@@ -19,6 +19,7 @@ from gateway.workers.errors import FingerprintInvalid, MeasureFailed
 
 TOLERANCE = 0.1  # of the distance between adapter and base
 FLOOR = 1e-4  # nats per token: float32 kernels agree to 4e-5
+NEARER = 0.5  # of a merged model's distance to the base, where its format may move it
 MAX_PROMPTS = 16
 MAX_TOKENS = 1024
 # A token of an answer costs a pass over all before it: a third of a second with LoRA on a CPU.
@@ -179,6 +180,32 @@ def _judge_against(
         return Judgement(Effect.NO_EFFECT, f"The base model answers: {numbers}.")
     if scale <= noise or off <= noise:
         return Judgement(Effect.UNDECIDABLE, f"Within this worker's own noise: {numbers}.")
+    return Judgement(Effect.MISMATCH, f"Other weights answer: {numbers}.")
+
+
+def judge_merged(reference: Reference, means: Sequence[float]) -> Judgement:
+    """Compare the means of a merged model with its reference.
+
+    There is no base on its worker that would tell the worker's own noise. So what is off the
+    reference, yet nearer to it than to the base by far, may be the worker's number format.
+    """
+    if not all(map(isfinite, means)):
+        return Judgement(Effect.MISMATCH, "The worker's log-probabilities are not finite.")
+    scale = distance(reference.adapter, reference.base)
+    bound = TOLERANCE * scale
+    off, from_base = distance(means, reference.adapter), distance(means, reference.base)
+    numbers = (
+        f"off the reference by {off:.4g}, off the base's by {from_base:.4g},"
+        f" allowed {bound:.4g} (a tenth of {scale:.4g})"
+    )
+    if scale < FLOOR:
+        return Judgement(Effect.UNDECIDABLE, f"The reference itself hardly differs: {numbers}.")
+    if off <= bound:
+        return Judgement(Effect.EFFECTIVE, f"As the reference: {numbers}.")
+    if from_base <= bound:
+        return Judgement(Effect.NO_EFFECT, f"The base model answers: {numbers}.")
+    if off <= NEARER * from_base and off <= scale:
+        return Judgement(Effect.UNDECIDABLE, f"Near the reference: {numbers}.")
     return Judgement(Effect.MISMATCH, f"Other weights answer: {numbers}.")
 
 

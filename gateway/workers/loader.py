@@ -26,6 +26,7 @@ from gateway.workers.effect import (
     bounded,
     dump_fingerprint,
     judge,
+    judge_merged,
     measure,
     parse_fingerprint,
 )
@@ -167,7 +168,7 @@ class Loader:
         What a worker was started with is only proven again.
         """
         self._check_rest(worker)
-        if self._workers.admin(worker).capabilities.runtime_load:
+        if self._loads(worker, version):
             await self.unload(worker, version.worker_name)
         return await self.ensure(worker, version)
 
@@ -212,7 +213,7 @@ class Loader:
         """Load and measure, all within one boot of the worker."""
         worker = before.worker
         admin = self._workers.admin(worker)
-        if admin.capabilities.runtime_load:
+        if self._loads(worker, version):
             await admin.load(version.worker_name, version.path)
         if admin.capabilities.forced_tokens:
             judgement = await self._verify(admin, before, version, fingerprint)
@@ -222,6 +223,10 @@ class Loader:
         if after.boot != before.boot or not after.serves(version):
             raise WorkerRestarted(f"Worker {worker} restarted while {version.model} loaded.")
         return Placement(worker, version.id, after.boot, judgement.effect, judgement.detail)
+
+    def _loads(self, worker: str, version: Version) -> bool:
+        """Whether the version comes onto this worker by a load, and leaves it by an unload."""
+        return self._workers.admin(worker).capabilities.runtime_load and not version.is_merged
 
     def _check_rest(self, worker: str) -> None:
         circuit = self._circuits[worker]
@@ -254,6 +259,8 @@ class Loader:
     async def _verify(
         self, admin: WorkerAdmin, seen: Observed, version: Version, fingerprint: Fingerprint
     ) -> Judgement:
+        if version.is_merged:
+            return await self._verify_merged(admin, version, fingerprint)
         if seen.base is None:
             raise MeasureFailed(f"Worker {seen.worker} lists no base model to compare with.")
         base = await self._base(admin, seen, seen.base, fingerprint.prompts)
@@ -270,6 +277,15 @@ class Loader:
                 self._evidence.adopt_reference, version.id, adopted, seen.worker
             )
         return verdict
+
+    async def _verify_merged(
+        self, admin: WorkerAdmin, version: Version, fingerprint: Fingerprint
+    ) -> Judgement:
+        """Compare with the reference alone: the base is not there to measure beside it."""
+        if fingerprint.reference is None:
+            return Judgement(Effect.DECLARED, "Declared, not measured: it brings no fingerprint.")
+        means = await measure(admin, version.worker_name, fingerprint.prompts)
+        return judge_merged(fingerprint.reference, means)
 
     async def _base(
         self, admin: WorkerAdmin, seen: Observed, name: str, prompts: tuple[Prompt, ...]

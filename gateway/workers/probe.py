@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from gateway.registry.names import model_name
+from gateway.registry.names import OUR_NAME, model_name
 from gateway.registry.snapshot import BASE_ALIAS, DEFAULT_TENANT, Placement, Version, WorkerSpec
 from gateway.workers.admin import Ask, ServedModel, WorkerAdmin, WorkerMetrics
 from gateway.workers.errors import WorkerSlow, WorkerUnreachable
@@ -31,8 +31,10 @@ class Observed:
 
     `active` are the adapters of the running batch, as far as the worker tells. `asks` holds the
     fields that choose a model where its name alone does not; a `static` worker holds what it was
-    started with, and loads nothing. `base_model` is empty where there is only one. Who is `asleep`
-    is not healthy; `naps` counts how often it was found so.
+    started with, and loads nothing. `merged` are the names of a worker that was started with a
+    merged model in place of a base: then it has no base, and takes no adapters. `base_model` is
+    empty where there is only one. Who is `asleep` is not healthy; `naps` counts how often it was
+    found so.
     """
 
     worker: str
@@ -40,6 +42,7 @@ class Observed:
     boot: str = ""
     names: frozenset[str] = frozenset()
     bases: frozenset[str] = frozenset()
+    merged: frozenset[str] = frozenset()
     running: int = 0
     waiting: int = 0
     kv_usage: float = 0.0
@@ -54,8 +57,8 @@ class Observed:
 
     @property
     def adapters(self) -> frozenset[str]:
-        """The names that are not base models."""
-        return self.names - self.bases
+        """The names that are not the worker's own model."""
+        return self.names - self.bases - self.merged
 
     @property
     def base(self) -> str | None:
@@ -80,6 +83,8 @@ class Observed:
 
     def fits(self, version: Version) -> bool:
         """Whether the worker can hold the version at all: it does, or it can be told to load it."""
+        if version.is_merged:
+            return self.serves(version)
         able = self.serves(version) or (bool(self.bases) and not self.static)
         return able and self._has_base(version)
 
@@ -182,6 +187,8 @@ class Prober:
 
     def _up(self, models: tuple[ServedModel, ...], metrics: WorkerMetrics) -> Observed:
         names = frozenset(model.name for model in models)
+        own = frozenset(model.name for model in models if model.is_base)
+        merged = own if any(OUR_NAME.fullmatch(name) for name in own) else frozenset()
         if self.last.names - names - self._leaving:
             self._count += 1
         self._leaving &= names
@@ -190,7 +197,8 @@ class Prober:
             healthy=True,
             boot=metrics.boot or f"{COUNTED}{self._token}-{self._count}",
             names=names,
-            bases=frozenset(model.name for model in models if model.is_base),
+            bases=own - merged,
+            merged=merged,
             running=metrics.running,
             waiting=metrics.waiting,
             kv_usage=metrics.kv_usage,

@@ -77,8 +77,17 @@ def make_adapter(
     return folder
 
 
+def make_model(folder: Path, *, seed: int = 0) -> Path:
+    """A merged model's folder; other seeds, other weights."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    (folder / "tokenizer.json").write_text("{}")
+    write_safetensors(folder / "model.safetensors", {"lm_head.weight": (HIDDEN, HIDDEN)}, seed)
+    return folder
+
+
 def add_fingerprint(folder: Path, *, scale: float = 1.0) -> Path:
-    """Give an adapter a manifest with a reference, which the stub worker answers with."""
+    """Give a version a manifest with a reference, which the stub worker answers with."""
     prompts = [
         {"token_ids": [7 + 13 * row + column for column in range(12)], "answer_start": 5}
         for row in range(4)

@@ -20,7 +20,7 @@ MEASURING = ("prompt_logprobs", "logprob_token_ids", "allowed_token_ids")  # no 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What the stub knows of a loaded adapter's files."""
+    """What the stub knows of the files of an adapter, or of a merged model."""
 
     digest: bytes
     adapter_means: dict[Tokens, float]
@@ -28,9 +28,11 @@ class Weights:
 
     @classmethod
     def read(cls, path: str) -> Weights:
-        """Read an adapter folder; raises FileNotFoundError where the weights are missing."""
+        """Read an adapter's or a model's folder; raises FileNotFoundError without weights."""
         folder = Path(path)
-        digest = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).digest()
+        model = folder / "model.safetensors"
+        weights = model if model.exists() else folder / "adapter_model.safetensors"
+        digest = hashlib.sha256(weights.read_bytes()).digest()
         manifest = folder / "manifest.json"
         mark = json.loads(manifest.read_bytes()).get("fingerprint") if manifest.exists() else None
         if not mark:

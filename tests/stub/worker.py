@@ -66,6 +66,7 @@ class Worker:
 
     def __init__(self, base: str = "base@0", root: str = "/models/base") -> None:
         self.base = base
+        self.merged: effects.Weights | None = None  # what it was started with in place of a base
         self.root = root
         self.max_model_len = 2048
         self.script = Script()
@@ -230,6 +231,7 @@ class Worker:
         prompts = shapes.prompts_of(body) if "prompt" in body else []
         wanted = body.get("logprob_token_ids") or body.get("allowed_token_ids")
         known = [adapter.weights for adapter in self.adapters.values()]
+        known += [self.merged] if self.merged is not None else []
         weights, flip = self._weights(body.get("model"))
         made: list[dict[str, Any]] = []
         for prompt in prompts:
@@ -249,7 +251,7 @@ class Worker:
         """Whose weights answer to a name, and whether they are quite other ones."""
         adapter = self.adapters.get(model or self.base)
         if adapter is None or adapter.fault == "no_effect":
-            return None, False
+            return self.merged, False
         return adapter.weights, adapter.fault == "mismatch"
 
     async def _tell(self, exchange: Exchange) -> None:

@@ -325,3 +325,34 @@ async def test_who_has_lost_the_lease_unloads_nothing_more(monkeypatch: pytest.M
         await watch.look("w1")
         await reconciler.step(group)
     assert worker.log == [f"unload {version(1).worker_name}"]
+
+
+async def test_a_merged_model_serves_where_it_was_started_and_is_loaded_nowhere() -> None:
+    merged, adapter = version(1, rank=0), version(2)
+    store, own, plain = MemoryStore(merged, adapter), FakeWorker("own"), FakeWorker("plain")
+    own.base = merged.worker_name
+    async with controlling(store, own, plain, room=1):
+        await until(lambda: store.versions[1].state is VersionState.CANDIDATE)
+        await until(lambda: store.versions[2].state is VersionState.CANDIDATE)
+        assert set(store.placed) == {("own", 1), ("plain", 2)}
+        store.retire(1)
+        await until(lambda: ("own", 1) not in store.placed)
+        await asyncio.sleep(0.1)
+    assert not [line for line in own.log if "load" in line], "it is the operator's to end"
+
+
+async def test_a_merged_model_that_answers_wrongly_is_rejected() -> None:
+    merged = version(1, rank=0)
+    store, worker = MemoryStore(merged), FakeWorker()
+    worker.base, worker.delta = merged.worker_name, 0.0
+    async with controlling(store, worker):
+        await until(lambda: store.versions[1].state is VersionState.REJECTED)
+    assert "The base model answers" in store.reasons[-1][2]
+    assert not any(p.routable for p in store.placed.values())
+
+
+async def test_a_merged_model_that_no_worker_has_waits_and_holds_up_nobody() -> None:
+    store, worker = MemoryStore(version(1), version(2, rank=0)), FakeWorker()
+    async with controlling(store, worker, room=1):
+        await until(lambda: store.versions[1].state is VersionState.CANDIDATE)
+        assert store.versions[2].state is VersionState.REGISTERED

@@ -96,3 +96,22 @@ def fingerprint(**changes: Any) -> dict[str, Any]:
 def left_in(folder: Path) -> list[str]:
     """Everything that lies under a folder."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def write_model(folder: Path, **changes: bytes | None) -> Path:
+    """A merged model in two parts; `changes` replace files, dots as underscores, or leave out."""
+    parts = {"model-1.safetensors": f"{Q}.weight", "model-2.safetensors": "lm_head.weight"}
+    files: dict[str, bytes | None] = {
+        name: safetensors({tensor: ("BF16", (8, 8))}) for name, tensor in parts.items()
+    }
+    where = {tensor: name for name, tensor in parts.items()}
+    files["model.safetensors.index.json"] = json.dumps({"weight_map": where}).encode()
+    files["config.json"] = json.dumps({"architectures": ["LlamaForCausalLM"]}).encode()
+    files["tokenizer.json"] = b"{}"
+    by_key = {name.replace(".", "_").replace("-", "_"): name for name in files}
+    files |= {by_key.get(key, key): content for key, content in changes.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        if content is not None:
+            (folder / name).write_bytes(content)
+    return folder

@@ -13,7 +13,10 @@ BASE = "base@0"
 
 
 class FakeWorker:
-    """Serves `base@0`; `deltas` tells by how much an adapter shifts each log-probability."""
+    """Serves `base@0`; `deltas` tells by how much an adapter shifts each log-probability.
+
+    With another `base` it was started with a merged model, which shifts them too.
+    """
 
     capabilities = Capabilities(runtime_load=True, forced_tokens=True)
 
@@ -22,6 +25,7 @@ class FakeWorker:
         self.up = True
         self.slow = False
         self.asleep = False
+        self.base = BASE
         self.boot: str | None = "100.00"
         self.loaded: dict[str, str] = {}
         self.deltas: dict[str, float] = {}
@@ -56,8 +60,8 @@ class FakeWorker:
     async def models(self) -> tuple[ServedModel, ...]:
         """The base and what was loaded."""
         self._check()
-        adapters = (ServedModel(name, path, BASE) for name, path in self.loaded.items())
-        return (ServedModel(BASE, "/models/base", None), *adapters)
+        adapters = (ServedModel(name, path, self.base) for name, path in self.loaded.items())
+        return (ServedModel(self.base, "/models/base", None), *adapters)
 
     async def load(self, name: str, path: str) -> None:
         """Load, noting how many loads run at once."""
@@ -91,7 +95,7 @@ class FakeWorker:
     ) -> list[float]:
         """-3 per token under the base, shifted under an adapter."""
         self._check()
-        if model != BASE and model not in self.loaded:
+        if model != self.base and model not in self.loaded:
             raise WorkerUnreachable("no such model")
         self.log.append(f"measure {model}")
         shift = 0.0 if model == BASE else self.deltas.get(model, self.delta)
@@ -104,6 +108,7 @@ def version(
     alias: str = "support",
     state: VersionState = VersionState.REGISTERED,
     draining_since: int | None = None,
+    rank: int = 8,
 ) -> Version:
     """A version whose number and digest follow from its id."""
     return Version(
@@ -114,7 +119,7 @@ def version(
         sha256=f"{id_:08x}" * 8,
         path=f"/adapters/{id_}",
         base_model="base",
-        rank=8,
+        rank=rank,
         state=state,
         draining=draining_since is not None,
         draining_since=draining_since,

@@ -20,6 +20,7 @@ from gateway.workers.effect import (
     distance,
     dump_fingerprint,
     judge,
+    judge_merged,
     measure,
     parse_fingerprint,
 )
@@ -111,6 +112,35 @@ def test_without_a_reference_any_clear_delta_is_effective(base: list[float], del
 
 def test_without_a_reference_the_workers_own_noise_counts() -> None:
     assert judge(None, (-3.0,), (-2.9,), (-2.95,)).effect is Effect.NO_EFFECT
+
+
+@given(references())
+def test_a_merged_model_is_held_to_its_reference_alone(known: Reference) -> None:
+    assert judge_merged(known, known.adapter).effect is Effect.EFFECTIVE
+    assert judge_merged(known, known.base).effect is Effect.NO_EFFECT
+
+
+@pytest.mark.parametrize(
+    ("mean", "effect"),
+    [
+        (-1.0, Effect.EFFECTIVE),
+        (-1.09, Effect.EFFECTIVE),
+        (-1.3, Effect.UNDECIDABLE),  # as a quantised worker is off
+        (-0.5, Effect.UNDECIDABLE),
+        (-1.5, Effect.MISMATCH),  # as near to the base as to the reference
+        (-1.95, Effect.NO_EFFECT),
+        (-4.0, Effect.MISMATCH),
+        (float("nan"), Effect.MISMATCH),
+    ],
+)
+def test_the_verdict_on_a_merged_model_by_its_place(mean: float, effect: Effect) -> None:
+    known = Reference(base=(-2.0, -2.0), adapter=(-1.0, -1.0))
+    assert judge_merged(known, (mean, mean)).effect is effect
+
+
+def test_a_merged_model_that_hardly_differs_is_undecidable() -> None:
+    same = Reference(base=(-2.0,), adapter=(-2.0,))
+    assert judge_merged(same, (-2.0,)).effect is Effect.UNDECIDABLE
 
 
 def test_details_hold_the_numbers() -> None:

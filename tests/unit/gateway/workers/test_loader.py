@@ -289,3 +289,36 @@ async def test_a_static_worker_is_not_asked_for_what_it_lacks(
     worker.capabilities = Capabilities(runtime_load=False, forced_tokens=True)
     with pytest.raises(LoadRefused, match="started without it"):
         await loader.ensure("w1", version())
+
+
+async def test_a_merged_model_is_proven_by_its_reference_and_never_loaded(
+    loader: Loader, worker: FakeWorker
+) -> None:
+    merged = version(rank=0)
+    worker.base = merged.worker_name
+    placement = await loader.ensure("w1", merged)
+    assert placement.effect is Effect.EFFECTIVE
+    assert worker.log == [f"measure {merged.worker_name}"] * 3
+    worker.delta = 0.0
+    assert (await loader.reload("w1", merged)).effect is Effect.NO_EFFECT
+    assert not [line for line in worker.log if "load" in line]
+
+
+async def test_a_merged_model_without_a_fingerprint_is_taken_by_its_name(
+    loader: Loader, worker: FakeWorker
+) -> None:
+    merged = version(3, rank=0)
+    worker.base = merged.worker_name
+    placement = await loader.ensure("w1", merged)
+    assert (placement.effect, placement.routable) == (Effect.DECLARED, True)
+    assert placement.detail == "Declared, not measured: it brings no fingerprint."
+    with pytest.raises(LoadRefused, match="started without it"):
+        await loader.ensure("w2", merged)
+
+
+async def test_a_worker_that_has_a_merged_model_takes_no_adapters(
+    loader: Loader, worker: FakeWorker
+) -> None:
+    worker.base = version(3, rank=0).worker_name
+    with pytest.raises(LoadRefused, match="another base model"):
+        await loader.ensure("w1", version())

@@ -293,3 +293,15 @@ def test_versions_go_only_to_workers_of_their_base() -> None:
     assert smol.name_of(qwen) is None
     # Configured no more: its alias is there still, and no worker answers for it.
     assert replace(smol, base_model="").name_of(qwen) is None
+
+
+async def test_a_worker_that_was_started_with_a_merged_model_has_no_base() -> None:
+    worker, merged = FakeWorker(), version(rank=0)
+    worker.base = merged.worker_name
+    seen = await prober(worker).probe()
+    assert (seen.bases, seen.merged, seen.adapters) == (set(), {merged.worker_name}, set())
+    assert seen.serves(merged)
+    assert seen.fits(merged)
+    assert not seen.serves(base_version())
+    assert not seen.fits(version(2)), "an adapter fits the model that it was trained on"
+    assert not seen.fits(version(2, rank=0))
