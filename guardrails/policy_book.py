@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,6 +27,15 @@ class PolicyFile(BaseModel):
     default: Policy | None = None
     aliases: Mapping[str, Policy] = {}
     keys: Mapping[str, Policy] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A policy that holds now, and for which alias or key it does."""
+
+    scope: Literal["default", "alias", "key"]
+    of: str | None
+    policy: Policy
 
 
 class PolicyBook:
@@ -55,6 +65,22 @@ class PolicyBook:
         if alias is not None and (policy := self._aliases.get(alias)) is not None:
             return policy
         return self._default
+
+    def held(self) -> list[Held]:
+        """Give every policy that holds, the default one first."""
+        aliases, keys = self._aliases, self._keys
+        return [
+            Held("default", None, self._default),
+            *(Held("alias", name, policy) for name, policy in aliases.items()),
+            *(Held("key", name, policy) for name, policy in keys.items()),
+        ]
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the file as it is now, by its name without its folder."""
+        if self.error is None or self._path is None:
+            return None
+        return str(self.error).replace(str(self._path), self._path.name)
 
     def refresh(self) -> bool:
         """Read the file again if it has changed; tells whether new policies hold now.

@@ -17,6 +17,7 @@ from gateway.registry.names import is_name
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Key
 from gateway.settings import GatewaySettings
+from guardrails.policy_book import PolicyBook
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,11 @@ class Backstage(Protocol):
     @property
     def scrubber(self) -> Scrubber:
         """What takes personal data out of texts. Raises `StoreUnavailable` before start."""
+        ...
+
+    @property
+    def policies(self) -> PolicyBook:
+        """The guard policies that hold. Raises `StoreUnavailable` before start."""
         ...
 
     @property

@@ -13,6 +13,7 @@ from gateway.admin import (
     jobs,
     keys,
     options,
+    policies,
     publish,
     review,
     usage,
@@ -27,6 +28,7 @@ def create_admin_router() -> APIRouter:
         status: {"model": ErrorBody} for status in (400, 401, 403, 503)
     }
     router = APIRouter(responses=errors)
-    for part in (adapters, files, options, publish, workers, keys, usage, review, data, jobs):
+    parts = (adapters, files, options, publish, workers, policies, keys, usage, review, data, jobs)
+    for part in parts:
         router.include_router(part.create_router())
     return router

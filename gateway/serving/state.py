@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.serving.http import Header
     from gateway.serving.pipeline import Deps
     from gateway.serving.router import Router
+    from guardrails.policy_book import PolicyBook
 
 
 class Serving:
@@ -70,6 +71,11 @@ class Serving:
         if self.desk is None:
             raise StoreUnavailable
         return self.desk.scrubber
+
+    @property
+    def policies(self) -> PolicyBook:
+        """The guard policies that hold. Raises `StoreUnavailable` before start."""
+        return self.deps.policies
 
     @property
     def keeper(self) -> SnapshotKeeper:

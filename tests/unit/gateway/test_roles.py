@@ -54,6 +54,7 @@ TABLE = {
     "PUT /admin/v1/adapters/{alias}/versions/{number}/pin": ADMINS,
     "DELETE /admin/v1/adapters/{alias}/versions/{number}/pin": ADMINS,
     "GET /admin/v1/workers": TRAINERS,
+    "GET /admin/v1/policies": ADMINS,
     "GET /admin/v1/keys": ADMINS,
     "POST /admin/v1/keys": ADMINS,
     "PATCH /admin/v1/keys/{key_id}": ADMINS,

@@ -15,6 +15,7 @@ from gateway.app import create_app
 from gateway.serving.router import Router
 from gateway.settings import GatewaySettings
 from gateway.workers.probe import WorkerWatch
+from guardrails.policy_book import PolicyBook
 
 ROLES = ("app", "reviewer", "trainer", "admin")
 
@@ -47,6 +48,7 @@ class Whole:
             settings=settings,
             router=router,
             shadows=SimpleNamespace(fates={}),
+            policies=PolicyBook(),
         )
         serving.serve(cast("Any", deps))
         serving.record(cast("Any", self.desk))

@@ -46,6 +46,25 @@ def test_a_key_goes_before_an_alias_and_an_alias_before_the_default(file: Path) 
     assert book.policy_for().name == "default"
 
 
+def test_what_holds_is_told_the_default_first(file: Path) -> None:
+    found = [(held.scope, held.of, held.policy.name) for held in PolicyBook(file).held()]
+    assert found == [
+        ("default", None, "default"),
+        ("alias", "support", "alias:support"),
+        ("key", "key_1", "strict"),
+    ]
+
+
+def test_a_problem_is_told_without_the_folder(file: Path) -> None:
+    book = PolicyBook(file)
+    assert book.problem is None
+    write(file, "default: {guards: 1}", 2)
+    with pytest.raises(PolicyError):
+        book.refresh()
+    assert book.problem is not None
+    assert book.problem.startswith("policy.yaml, line 1: default.guards")
+
+
 def test_without_a_file_the_built_in_policy_holds() -> None:
     book = PolicyBook()
     assert book.policy_for("any", "key") == default_policy()

@@ -25,6 +25,7 @@ from gateway.registry.db import make_engine
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Key, Snapshot
 from gateway.settings import GatewaySettings
+from guardrails.policy_book import PolicyBook
 from tests.unit.feedback.conftest import EmailFinder
 from tests.unit.gateway.registry.adapter_files import BASE
 
@@ -39,6 +40,7 @@ class Behind:
         self.database: Engine = make_engine(settings.database_url)
         self.finder = EmailFinder()
         self.scrubber = Scrubber(self.finder, bytes(32))
+        self.policies = PolicyBook(settings.policy_file)
 
     def authenticate(self, headers: Mapping[str, str]) -> Key:
         secret = headers.get("authorization", "").removeprefix("Bearer ")
