@@ -1,4 +1,4 @@
-"""CPU time of the gateway process for one unary call, and for one streamed token.
+"""CPU time of the gateway process for a unary call, with and without a copy, and a streamed token.
 
     python -m bench.serving_cpu --json serving_cpu.json
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import statistics
 import tempfile
 import time
@@ -85,6 +86,29 @@ def measure(
     }
 
 
+def shadowed(stack: Stack, *, calls: int, runs: int, connections: int) -> dict[str, Any]:
+    """Measure unary calls of which every one is copied to a candidate; ends with the rollout on."""
+    number = stack.publish("support", stack.source("two", seed=2), promote=False)
+    shadow = {"share": 1, "answers": 1_000_000}
+    body = {"version": number, "steps": [0.5, 1], "shadow": shadow}
+    with stack.live.admin() as admin:
+        admin.post("/admin/v1/adapters/support/rollout", json=body).raise_for_status()
+    before = _copies(stack)
+    found = measure(
+        stack, stream=False, calls=calls, runs=runs, warm_up=calls // 4, connections=connections
+    )
+    asked = calls * runs + calls // 4 + 1
+    return found | {"copied": round((_copies(stack) - before) / asked, 2)}
+
+
+def _copies(stack: Stack) -> float:
+    """How many copies came to a pair so far."""
+    with stack.live.http() as http:
+        page = http.get("/metrics").text
+    [paired] = re.findall(r'^adapterloop_shadows_total\{fate="paired"\} (\S+)', page, re.MULTILINE)
+    return float(paired)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure, print, and write the JSON where asked."""
     parser = argparse.ArgumentParser(description="CPU time per call of the serving path.")
@@ -103,10 +127,12 @@ def main(argv: list[str] | None = None) -> None:
         figures["streamed"] = measure(
             stack, stream=True, calls=options.streams, warm_up=options.streams // 4, **shared
         )
-    for name in ("unary", "streamed"):
+        figures["shadowed"] = shadowed(stack, calls=options.calls, **shared)
+    for name in ("unary", "streamed", "shadowed"):
         found = figures[name]
+        copied = f", {found['copied']:.0%} copied" if "copied" in found else ""
         print(
-            f"{name:9} {found['median_us']:8.1f} us of CPU per {found['unit']}, "
+            f"{name:9} {found['median_us']:8.1f} us of CPU per {found['unit']}{copied}, "
             f"{found['times_worker']} times the worker's  {found['all_us']}"
         )
     if options.json:

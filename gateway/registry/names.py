@@ -10,6 +10,8 @@ from gateway.registry.errors import InvalidName
 PATTERN = r"[a-z0-9][a-z0-9._-]{0,62}"
 OUR_NAME = re.compile(rf"{PATTERN}@[0-9]+-[0-9a-f]{{8}}")
 """What versions are called on workers."""
+VERSION_NAME = re.compile(rf"{PATTERN}@[1-9][0-9]*(-[0-9a-f]{{8}})?")
+"""What clients or workers call a version that is no base."""
 _NAME = re.compile(PATTERN)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from gateway.registry.names import OUR_NAME, model_name
+from gateway.registry.names import VERSION_NAME, model_name
 from gateway.registry.snapshot import BASE_ALIAS, DEFAULT_TENANT, Placement, Version, WorkerSpec
 from gateway.workers.admin import Ask, ServedModel, WorkerAdmin, WorkerMetrics
 from gateway.workers.errors import WorkerSlow, WorkerUnreachable
@@ -188,7 +188,7 @@ class Prober:
     def _up(self, models: tuple[ServedModel, ...], metrics: WorkerMetrics) -> Observed:
         names = frozenset(model.name for model in models)
         own = frozenset(model.name for model in models if model.is_base)
-        merged = own if any(OUR_NAME.fullmatch(name) for name in own) else frozenset()
+        merged = own if any(VERSION_NAME.fullmatch(name) for name in own) else frozenset()
         if self.last.names - names - self._leaving:
             self._count += 1
         self._leaving &= names

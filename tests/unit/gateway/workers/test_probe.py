@@ -305,3 +305,11 @@ async def test_a_worker_that_was_started_with_a_merged_model_has_no_base() -> No
     assert not seen.serves(base_version())
     assert not seen.fits(version(2)), "an adapter fits the model that it was trained on"
     assert not seen.fits(version(2, rank=0))
+
+
+async def test_a_merged_model_under_a_name_without_its_digest_is_no_base_either() -> None:
+    worker, merged = FakeWorker(), version(rank=0)
+    worker.base = merged.model
+    seen = await prober(worker).probe()
+    assert not seen.serves(base_version())
+    assert not seen.serves(merged), "nothing says which files were meant"
