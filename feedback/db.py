@@ -45,8 +45,15 @@ def make_engine(url: str | URL) -> Engine:
     url = _with_driver(make_url(url))
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url)
-    patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
-    return create_engine(url, pool_pre_ping=True, connect_args=patience, **_json())
+    return create_engine(url, pool_pre_ping=True, connect_args=patience(url), **_json())
+
+
+def patience(url: URL) -> dict[str, int]:
+    """Give the options of libpq that bound what is waited for; those in the URL stay as they are.
+
+    In seconds, save for `tcp_user_timeout`, which is in milliseconds.
+    """
+    return {name: value for name, value in _PATIENCE.items() if name not in url.query}
 
 
 def _json() -> dict[str, Any]:

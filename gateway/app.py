@@ -181,10 +181,10 @@ async def _running(
             )
             await readiness.run()
 
+        beats = group.create_task(keeper.run(), name="snapshot")
         tasks = [
             group.create_task(work, name=name)
             for name, work in (
-                ("snapshot", keeper.run()),
                 ("notices", listen(settings.database_url, keeper.wake)),
                 ("workers", watch.run()),
                 ("policies", keep_fresh(policies)),
@@ -194,8 +194,10 @@ async def _running(
         try:
             yield
         finally:
-            for task in tasks:
+            for task in tasks:  # the copies of calls end with them
                 task.cancel()
+            await keeper.leave()
+            beats.cancel()
 
 
 async def _open_router(

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 START_S = 180.0
 """For reading the model and its adapters."""
+SILENT_S = START_S
+"""For a second server that is listed and does not answer the controller, or has begun again."""
 PROVE_S = 300.0
 """For proving on a new server what the old one serves, once the controller has seen it."""
 DRAIN_S = 600.0
@@ -113,6 +115,7 @@ class _Kept:
     since: float
     listed: bool = False
     seen_at: float | None = None
+    silent_since: float | None = None
     ended: int = 0
     not_before: float = 0.0
 
@@ -196,9 +199,9 @@ class Keeper:
                 names.append(name)
         return names
 
-    def _hold(self, names: Collection[str]) -> None:
-        """Leave adapters out for a while: with them the server does not start."""
-        reason = f"llama-server does not start with {', '.join(sorted(names)) or 'any model'}"
+    def _hold(self, names: Collection[str], what: str = "start") -> None:
+        """Leave adapters out for a while: with them the server does not do that."""
+        reason = f"llama-server does not {what} with {', '.join(sorted(names)) or 'any model'}"
         logger.error("%s", reason)
         self._held |= dict.fromkeys(names, _Held(self._clock() + HOLD_S, reason))
 
@@ -241,6 +244,7 @@ class Keeper:
                 continue
             logger.warning("llama-server on port %d has ended: again", kept.server.port)
             kept.server.restart()
+            kept.silent_since = None
             kept.not_before = now + min(2.0 ** (kept.ended - 1), 30.0)
 
     def _without_news(self, kept: _Kept) -> bool:
@@ -275,7 +279,11 @@ class Keeper:
                 self._abandon(kept)
             return
         if not facts.healthy.get(worker):
-            return  # the controller has not looked yet, or the store is old: nobody would call it
+            # Nobody would call it: it is silent, or the controller has not looked yet.
+            if self._is_silent(kept, known=worker in facts.healthy):
+                self._abandon(kept, "answer")
+            return
+        kept.silent_since = None
         if kept.seen_at is None:
             kept.seen_at = now
         current = self._around.worker(self._current.server)
@@ -290,8 +298,15 @@ class Keeper:
         self._current, self._next = kept, None
         self._announce()
 
-    def _abandon(self, kept: _Kept) -> None:
-        self._hold(set(kept.server.adapters) - set(self._current.server.adapters))
+    def _is_silent(self, kept: _Kept, *, known: bool) -> bool:
+        """Whether a server has not answered for long; one that is not `known` was not asked."""
+        if not known or kept.silent_since is None:
+            kept.silent_since = self._clock() if known else None
+            return False
+        return self._clock() - kept.silent_since > SILENT_S
+
+    def _abandon(self, kept: _Kept, what: str = "start") -> None:
+        self._hold(set(kept.server.adapters) - set(self._current.server.adapters), what)
         self._next = None
         kept.since = self._clock()
         self._leaving.append(kept)

@@ -143,6 +143,7 @@ class Reconciler:
         boots = {seen.worker: seen.boot for seen in observed}
         self._leaving = {key: since for key, since in self._leaving.items() if key[0] in boots}
         self._trials = {key: trial for key, trial in self._trials.items() if key[0] in known}
+        self._recorded = {name: told for name, told in self._recorded.items() if name in known}
         avoid = {
             key
             for key, trial in self._trials.items()

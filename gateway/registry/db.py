@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, Engine
 
 from feedback import db
-from feedback.db import make_engine, server_time
+from feedback.db import make_engine, patience, server_time
 from feedback.errors import StoreAway
 from gateway.errors import StoreUnavailable
 
-__all__ = ["make_engine", "reading", "server_time", "writing"]
+__all__ = ["make_engine", "patience", "reading", "server_time", "writing"]
 
 
 @contextmanager

@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 _POLL = 0.5
 _SOON = 0.1
+_LOOK_S = 0.02
+LEAVE_S = 2.0
+"""For the last calls to end, and for the registry to be told, when the gateway stops."""
 
 
 class SnapshotKeeper:
@@ -33,6 +36,8 @@ class SnapshotKeeper:
         self._lock = asyncio.Lock()
         self._answered = asyncio.Event()
         self._told = asyncio.Event()
+        self._beating = asyncio.Lock()
+        self._left = False
         router.when_hungry(self.wake)
 
     @property
@@ -84,9 +89,29 @@ class SnapshotKeeper:
                 await self._told.wait()
         self._told.clear()
 
+    async def leave(self) -> None:
+        """Take this gateway out of the live ones, so that no unload waits for it any more.
+
+        To be called while `run` goes on, when no more calls come. Where the last ones do not end in
+        time, or the store is away, it counts as live until its last heartbeat is old.
+        """
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                while self._router.busy():  # noqa: ASYNC110 (calls end in tasks of the server)
+                    await asyncio.sleep(_LOOK_S)
+                async with self._beating:  # one that is under way would bring it back
+                    self._left = True
+                    await asyncio.to_thread(self._registry.remove_gateway, self._id)
+        except Exception as error:
+            logger.warning("other processes take this gateway for live yet: %r", error)
+
     async def _beat(self) -> None:
-        revision = self.snapshot.revision
-        self._router.note_calls()
-        busy = self._router.busy()
-        with self._router.uses.telling() as used:
-            await asyncio.to_thread(self._registry.heartbeat, self._id, revision, busy, used=used)
+        async with self._beating:
+            if self._left:
+                return
+            revision = self.snapshot.revision
+            self._router.note_calls()
+            busy = self._router.busy()
+            with self._router.uses.telling() as used:
+                beat = self._registry.heartbeat
+                await asyncio.to_thread(beat, self._id, revision, busy, used=used)

@@ -202,6 +202,8 @@ class Router:
         """
         worker = target.worker.name
         self.per_worker[worker] -= 1
+        if not self.per_worker[worker]:
+            del self.per_worker[worker]  # workers that are found come under ever new names
         self.spared(target)
         self._full.count(worker, self.per_worker[worker])
         if answered:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -82,6 +83,10 @@ class _Address:
         return cls(host, port, authority, tls, parts.path.rstrip("/"))
 
 
+address_of = lru_cache(maxsize=1024)(_Address.of)
+"""Takes a worker's URL apart, once."""
+
+
 class HttpUpstream:
     """`Upstream` over kept connections, a pool of them for each worker.
 
@@ -91,7 +96,6 @@ class HttpUpstream:
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
         self._idle: dict[str, deque[_Connection]] = {}
-        self._addresses: dict[str, _Address] = {}
         self._open: set[_Connection] = set()
 
     def post(self, worker: WorkerSpec, path: str, body: bytes) -> _Posted:
@@ -117,12 +121,12 @@ class HttpUpstream:
 
     async def connect(self, url: str) -> _Connection:
         """Open a connection. Raises `UpstreamError`."""
-        address = self.address(url)
+        address = address_of(url)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(self._timeouts, self._open.discard),
+                    lambda: _Connection(self._timeouts, partial(self._lost, url)),
                     address.host,
                     address.port,
                     ssl=address.tls or None,
@@ -134,13 +138,6 @@ class HttpUpstream:
         self._open.add(connection)
         return connection
 
-    def address(self, url: str) -> _Address:
-        """Take a worker's URL apart, once."""
-        address = self._addresses.get(url)
-        if address is None:
-            address = self._addresses[url] = _Address.of(url)
-        return address
-
     def give_back(self, url: str, connection: _Connection) -> None:
         """Keep a connection whose answer was read to its end, and close any other."""
         if not connection.reusable:
@@ -151,6 +148,14 @@ class HttpUpstream:
         idle.append(connection)
         while now - idle[0].idle_since >= _KEEP_IDLE:  # the newest is taken first
             idle.popleft().abort()
+
+    def _lost(self, url: str, connection: _Connection) -> None:
+        """Forget a connection that is closed, and with the last one its worker."""
+        self._open.discard(connection)
+        with suppress(KeyError, ValueError):
+            self._idle[url].remove(connection)
+        if not self._idle.get(url):
+            self._idle.pop(url, None)
 
 
 class _Posted:
@@ -191,7 +196,7 @@ class _Posted:
         return connection
 
     def _request(self) -> bytes:
-        address = self._upstream.address(self._url)
+        address = address_of(self._url)
         head = (
             f"POST {address.prefix}{self._path} HTTP/1.1\r\n"
             f"host: {address.authority}\r\n"
@@ -362,15 +367,23 @@ class _Connection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def _late(self) -> None:
-        """Give up if nothing has come; what came meanwhile has moved the deadline."""
+        """Give up if nothing has come; what came meanwhile has moved the deadline.
+
+        A connection that nobody has used for long is closed, since its worker may be gone.
+        """
         self._timer = None
-        if self._waiter is None or self._complete:
-            return
-        if self._loop.time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._late)
-            return
-        self._error = UpstreamTimeout("the answer stopped" if self.status else "no answer in time")
-        self._wake()
+        now = self._loop.time()
+        due = self.idle_since + _KEEP_IDLE if self._complete else self._deadline
+        if self._waiter is None and not self._complete:  # what has come is not read yet
+            due = now + self._timeouts.idle
+        if now < due:
+            self._timer = self._loop.call_at(due, self._late)
+        elif self._complete:
+            self.abort()
+        else:
+            what = "the answer stopped" if self.status else "no answer in time"
+            self._error = UpstreamTimeout(what)
+            self._wake()
 
 
 def _authorization(worker: WorkerSpec) -> str:

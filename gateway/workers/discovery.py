@@ -65,7 +65,10 @@ class Watched(Source, Protocol):
 
 
 class Dns:
-    """One worker for each A or AAAA record of a name."""
+    """One worker for each A record of a name, or where it has none for each AAAA record.
+
+    A pod with both families has a record of each, and nothing tells that they are one pod's.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host
@@ -79,7 +82,8 @@ class Dns:
                 found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         except (OSError, TimeoutError) as error:
             raise LookupFailed(f"{self._host}: {error or 'no answer in time'}") from error
-        return frozenset((str(address[0]), self._port) for *_, address in found)
+        first = [one for one in found if one[0] == socket.AF_INET] or found
+        return frozenset((str(address[0]), self._port) for *_, address in first)
 
 
 def source_of(entry: WorkerSettings, session: aiohttp.ClientSession) -> Source | None:

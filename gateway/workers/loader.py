@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -50,6 +50,11 @@ REST_MAX_S = 60.0
 
 class Workers(Protocol):
     """What the loader needs of the watch."""
+
+    @property
+    def names(self) -> Set[str]:
+        """The workers that are there."""
+        ...
 
     def admin(self, worker: str) -> WorkerAdmin:
         """The admin client of a worker."""
@@ -150,10 +155,22 @@ class Loader:
         key = (worker, version.id)
         flight = self._flights.get(key)
         if flight is None:
+            self._forget_gone()
             flight = self._flights[key] = asyncio.get_running_loop().create_future()
             self._group.create_task(self._fly(flight, worker, version), name=f"load {key}")
         # A caller may go away; the others, and the worker, want the load to finish.
         return await asyncio.shield(flight)
+
+    def _forget_gone(self) -> None:
+        """Drop what is known of workers that are gone: found ones come under ever new names."""
+        there = self._workers.names
+        for name in self._circuits.keys() - there:
+            del self._circuits[name]
+        for name in self._bases.keys() - there:
+            del self._bases[name]
+        for name in self._locks.keys() - there:
+            if not self._locks[name].locked():
+                del self._locks[name]
 
     async def unload(self, worker: str, name: str) -> None:
         """Take a name off a worker. Whether anything still uses it is for the caller to know."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -285,6 +285,11 @@ class WorkerWatch:
             return
         self._probers[spec.name] = Prober(spec, admin, bases=self._bases, timeout=self._timeout)
 
+    @property
+    def names(self) -> Set[str]:
+        """The workers that are watched."""
+        return self._probers.keys()
+
     def suspect(self, worker: str) -> None:
         """Probe this worker now: somebody could not connect to it."""
         if worker in self._pokes:
@@ -331,7 +336,7 @@ class WorkerWatch:
                 for name, (prober, task) in list(self._tasks.items()):
                     if self._probers.get(name) is not prober:
                         task.cancel()
-                        del self._tasks[name]
+                        del self._tasks[name], self._pokes[name]
                 for name, prober in self._probers.items():
                     if name not in self._tasks:
                         poke = self._pokes[name] = asyncio.Event()

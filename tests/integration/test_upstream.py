@@ -11,6 +11,7 @@ import pytest
 from gateway.registry.snapshot import WorkerSpec
 from gateway.serving.upstream import HttpUpstream, UpstreamError, UpstreamTimeout
 from gateway.settings import Timeouts
+from tests.unit.gateway.mentions import mentions
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PATIENT, SHORT = Timeouts(), Timeouts(first_byte=0.3, idle=0.3)
@@ -103,6 +104,23 @@ async def test_connections_that_a_burst_has_left_are_closed_while_calls_go_on(
             await asyncio.sleep(0.05)
             await read(upstream, worker)
         assert held == 1
+
+
+async def test_a_worker_that_is_gone_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.serving.upstream._KEEP_IDLE", 0.1)
+    left = asyncio.Event()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(await request_of(reader)))
+        await reader.read()  # it keeps the connection, for as long as the other side does
+        left.set()
+
+    async with served(echo, SHORT) as (upstream, worker):
+        await read(upstream, worker)
+        assert mentions(upstream, worker.url)
+        async with asyncio.timeout(5):
+            await left.wait()
+        assert mentions(upstream, worker.url) == []
 
 
 async def test_a_kept_connection_that_the_worker_closed_is_replaced_unnoticed() -> None:

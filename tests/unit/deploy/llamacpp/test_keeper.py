@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 import pytest
 
 from deploy.llamacpp import keeper
-from deploy.llamacpp.keeper import DRAIN_S, HOLD_S, PROVE_S, SETTLE_S, START_S, TRIES, Facts, Keeper
+from deploy.llamacpp.keeper import (
+    DRAIN_S,
+    HOLD_S,
+    PROVE_S,
+    SETTLE_S,
+    SILENT_S,
+    START_S,
+    TRIES,
+    Facts,
+    Keeper,
+)
 from gateway.registry.snapshot import Version, VersionState
 
 
@@ -276,6 +286,62 @@ def test_a_second_server_that_never_answers_is_given_up() -> None:
     kept.step()
     assert machine.made[1].stopped
     assert machine.listed == [8001]
+
+
+@pytest.mark.parametrize("seen_first", [False, True], ids=["at once", "after a while"])
+def test_a_second_server_that_hangs_once_it_is_listed_is_given_up(seen_first: bool) -> None:
+    machine = Machine()
+    machine.tell(1)
+    kept = kept_by(machine)
+    machine.tell(1, 2)
+    kept.step()
+    kept.step()
+    assert machine.listed == [8001, 8002]
+    if seen_first:
+        machine.tell(1, 2, healthy={"8002": True}, proven={"8001": {name(1)}})
+        kept.step()
+    second = machine.made[1]
+    second.busy = True  # as far as one that says nothing tells
+    machine.tell(1, 2, healthy={"8001": True, "8002": False}, called={"8001"})
+    for machine.now in (10.0, 10.0 + SILENT_S):
+        kept.step()
+        assert machine.listed == [8001, 8002]
+    machine.now += 1
+    kept.step()
+    assert machine.listed == [8001]
+    assert machine.left_out == {name(2): f"llama-server does not answer with {name(2)}"}
+    machine.now += DRAIN_S + 1
+    kept.step()
+    assert second.stopped
+    assert machine.made[2].adapters == (name(1), name(2)), "the time to leave it out is over"
+
+
+def test_a_second_server_that_answers_again_in_time_goes_on() -> None:
+    machine = Machine()
+    machine.tell(1)
+    kept = kept_by(machine)
+    machine.tell(1, 2)
+    kept.step()
+    kept.step()
+    for machine.now in (0.0, SILENT_S, PROVE_S - 1):
+        machine.tell(1, 2, healthy={"8002": False})
+        kept.step()
+        machine.tell(1, 2, healthy={"8002": True}, proven={"8001": {name(1)}})
+        kept.step()
+        assert machine.listed == [8001, 8002]
+    machine.tell(1, 2, healthy={"8002": True}, proven=PROVEN)
+    kept.step()
+    assert machine.listed == [8002]
+
+
+def test_a_second_server_that_nobody_has_asked_yet_is_not_given_up() -> None:
+    machine = Machine()
+    machine.tell(1)
+    kept = kept_by(machine)
+    machine.tell(1, 2)  # no controller reads the list
+    for machine.now in (0.0, 1.0, SILENT_S, 3 * SILENT_S):
+        kept.step()
+    assert machine.listed == [8001, 8002]
 
 
 def test_what_cannot_be_converted_is_left_out_and_said_once(

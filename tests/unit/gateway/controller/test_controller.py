@@ -19,6 +19,7 @@ from gateway.registry.snapshot import (
 from gateway.settings import PlacementSettings
 from gateway.workers.loader import Loader
 from gateway.workers.probe import WorkerWatch
+from tests.unit.gateway.mentions import mentions
 from tests.unit.gateway.workers.fake import FakeWorker, fingerprint, version
 
 from .memory import MemoryStore, until
@@ -356,3 +357,31 @@ async def test_a_merged_model_that_no_worker_has_waits_and_holds_up_nobody() -> 
     async with controlling(store, worker, room=1):
         await until(lambda: store.versions[1].state is VersionState.CANDIDATE)
         assert store.versions[2].state is VersionState.REGISTERED
+
+
+async def test_workers_that_are_gone_leave_nothing_behind() -> None:
+    """Pods come and go for months, each under a name of its own."""
+    store, known = MemoryStore(version(1, state=VersionState.SERVING)), dict[str, FakeWorker]()
+    watch = WorkerWatch(lambda spec: known[spec.name], interval=0.02)
+    async with asyncio.TaskGroup() as group, Loader(watch, store, max_cpu_loras=4) as loader:
+        probing = group.create_task(watch.run())
+        reconciler = Reconciler(
+            store,
+            watch,
+            loader,
+            max_cpu_loras=4,
+            settings=PlacementSettings(),
+            leading=lambda: True,
+        )
+        for name in (*(f"gpu@10.0.0.{number}" for number in range(5)), "last"):
+            known[name] = FakeWorker(name)
+            store.placed.clear()
+            store.specs = {name: known[name].spec}
+            store.count += 1
+            while not store.placed:
+                await reconciler.step(group)
+                await asyncio.sleep(0.02)
+            assert mentions(reconciler, name)
+        await reconciler.step(group)
+        assert mentions(reconciler, "gpu@") == []
+        probing.cancel()

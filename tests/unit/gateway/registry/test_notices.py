@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -72,6 +73,32 @@ async def test_a_lost_connection_is_made_anew(
     await first(heard)  # it listens again, and had better look
     await asyncio.to_thread(registry.upsert_worker, WorkerSpec("w", "http://w"))
     await first(heard)
+
+
+@needs_postgres
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+async def test_a_host_that_is_gone_without_a_word_is_not_listened_to_for_long(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import psycopg
+
+    made: list[psycopg.AsyncConnection] = []
+    connect = psycopg.AsyncConnection.connect
+
+    async def noted(address: str, **options: Any) -> psycopg.AsyncConnection:
+        made.append(await connect(address, **options))
+        return made[0]
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", noted)
+    event = asyncio.Event()
+    task = asyncio.create_task(listen(f"{url}&keepalives_idle=9", event.set))
+    await first(event)
+    told = made[0].info.get_parameters()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert (told["keepalives_interval"], told["keepalives_count"]) == ("2", "3")
+    assert told["keepalives_idle"] == "9", "who says otherwise has it"
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)

@@ -19,6 +19,7 @@ from gateway.serving.waiting import Standing
 from gateway.settings import QueueSettings
 from gateway.workers.loader import Loader
 from gateway.workers.probe import WorkerWatch
+from tests.unit.gateway.mentions import mentions
 from tests.unit.gateway.workers.fake import FakeWorker, base_version, fingerprint, version
 
 VERSION = version(1, state=VersionState.CANDIDATE)
@@ -209,3 +210,22 @@ async def test_calls_that_wait_for_room_count_as_use() -> None:
             assert set(used) == {VERSION.id}
         for call in waiting:
             call.cancel()
+
+
+async def test_workers_that_are_gone_leave_nothing_behind() -> None:
+    """Pods come and go for months, each under a name of its own."""
+    fleet = Fleet()
+    async with serving(fleet):
+        for name in (*(f"gpu@10.0.0.{number}" for number in range(10)), "last"):
+            fleet.workers = {name: FakeWorker(name)}
+            fleet.placed.clear()
+            fleet.publish()
+            deadline = asyncio.get_running_loop().time() + 5
+            calling = asyncio.ensure_future(
+                fleet.router.begin(VERSION, "", deadline, {}, Standing(1, "normal"))
+            )
+            await until(lambda: bool(fleet.placed))
+            fleet.publish()
+            fleet.router.end(await calling, answered=False)
+            assert mentions(fleet.router, name)
+        assert mentions(fleet.router, "gpu@") == []

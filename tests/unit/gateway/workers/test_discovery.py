@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 
@@ -37,6 +38,30 @@ class Listed:
         if self.fails:
             raise LookupFailed("no such name")
         return frozenset((address, 8001) for address in self.addresses)
+
+
+@pytest.mark.parametrize(
+    ("records", "workers"),
+    [
+        (["fd00::1", "10.0.0.1", "fd00::2", "10.0.0.2"], {"10.0.0.1", "10.0.0.2"}),
+        (["fd00::1", "fd00::2"], {"fd00::1", "fd00::2"}),
+    ],
+    ids=["both families", "IPv6 alone"],
+)
+async def test_a_pod_with_both_families_is_one_worker_of_a_name(
+    records: list[str], workers: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def getaddrinfo(host: str, port: int, **options: object) -> list[tuple[object, ...]]:
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in records
+        ]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    found = await Dns("vllm.models.svc", 8001).find()
+    assert found == {(address, 8001) for address in workers}
 
 
 class Known:
