@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from feedback.settings import FeedbackSettings
+from gateway.registry.snapshot import BASE_ALIAS
 from gateway.settings import (
     BaseModelSettings,
     Limits,
@@ -177,7 +178,8 @@ def load(path: Path | None = None) -> Config:
     except SettingsError as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise ConfigError(f"environment: {error}{cause}") from None
-    if mistakes := [_mistake(*clash, path, lines) for clash in _clashes(config)]:
+    found = (*_clashes(config), *_strays(config))
+    if mistakes := [_mistake(*one, path, lines) for one in found]:
         raise ConfigError("\n".join(mistakes))
     return config
 
@@ -249,6 +251,19 @@ def _clashes(config: Config) -> Iterator[tuple[Location, str]]:
                 f"{base.name!r} is an alias with versions of its own: choose another name",
             )
         names.add(base.name)
+
+
+def _strays(config: Config) -> Iterator[tuple[Location, str]]:
+    """Find workers of a base model that there is not, each with its place and what is wrong."""
+    names = (BASE_ALIAS, *(base.name for base in config.bases))
+    known = {*names, config.model, *(base.model for base in config.bases)}
+    for at, worker in enumerate(config.workers):
+        if worker.base is not None and worker.base not in known:
+            yield (
+                ("workers", at, "base"),
+                f"{worker.base!r} is no base model here: say {' or '.join(names)},"
+                " or add it under `bases`",
+            )
 
 
 def _mistake(

@@ -162,13 +162,19 @@ def _judge_alone(own: float, repeat: float) -> Judgement:
 def _judge_against(
     reference: Reference, base: Sequence[float], adapter: Sequence[float], repeat: float
 ) -> Judgement:
+    """Compare the answers, and the change that they are from the worker's own base.
+
+    On the reference's base both are the same. A quantised one moves: some answers move with it, so
+    that the change stays, and some hold, since the adapter is sure of them. The nearer one counts.
+    """
     scale = distance(reference.adapter, reference.base)
     bound = TOLERANCE * scale
-    own, off = distance(adapter, base), distance(adapter, reference.adapter)
-    noise = 2 * distance(base, reference.base)
+    own, answers = distance(adapter, base), distance(adapter, reference.adapter)
+    change = distance(_change(adapter, base), _change(reference.adapter, reference.base))
+    off, noise = min(answers, change), 2 * distance(base, reference.base)
     numbers = (
-        f"off the reference by {off:.4g}, off the own base by {own:.4g}, allowed {bound:.4g}"
-        f" (a tenth of {scale:.4g}), noise {noise:.4g}"
+        f"off the reference by {answers:.4g}, its change by {change:.4g}, off the own base by"
+        f" {own:.4g}, allowed {bound:.4g} (a tenth of {scale:.4g}), noise {noise:.4g}"
     )
     if scale < FLOOR:
         return Judgement(Effect.UNDECIDABLE, f"The reference itself hardly differs: {numbers}.")
@@ -181,6 +187,10 @@ def _judge_against(
     if scale <= noise or off <= noise:
         return Judgement(Effect.UNDECIDABLE, f"Within this worker's own noise: {numbers}.")
     return Judgement(Effect.MISMATCH, f"Other weights answer: {numbers}.")
+
+
+def _change(adapter: Sequence[float], base: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(adapter, base, strict=True)]
 
 
 def judge_merged(reference: Reference, means: Sequence[float]) -> Judgement:

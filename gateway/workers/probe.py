@@ -33,8 +33,8 @@ class Observed:
     fields that choose a model where its name alone does not; a `static` worker holds what it was
     started with, and loads nothing. `merged` are the names of a worker that was started with a
     merged model in place of a base: then it has no base, and takes no adapters. `base_model` is
-    empty where there is only one. Who is `asleep` is not healthy; `naps` counts how often it was
-    found so.
+    empty where nothing is told apart. Who is `asleep` is not healthy; `naps` counts how often it
+    was found so.
     """
 
     worker: str
@@ -122,12 +122,12 @@ def base_model_of(
     """Tell which of several base models a worker has: `bases` are their names by alias.
 
     The declared one, else the one that its list names, else the default one. Empty where there is
-    only one.
+    only one and none is declared.
     """
-    if len(bases) < 2:
-        return ""
     if declared is not None:
         return bases.get(declared, declared)
+    if len(bases) < 2:
+        return ""
     own = [model for model in models if model.is_base]
     listed = {model_name(text) for model in own for text in (model.name, model.root)}
     return next((m for m in bases.values() if model_name(m) in listed), bases[BASE_ALIAS])

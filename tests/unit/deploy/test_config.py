@@ -64,6 +64,12 @@ QWENS = "bases:\n- {name: qwen, model: org/Qwen-1}\n- {name: qwen, model: org/Qw
             "bases: [{name: s, model: a/b}]\n",
             ":2: bases.0.name: 's' is an alias with versions",
         ),
+        (
+            "bases: [{name: qwen, model: org/Qwen-1}]\n"
+            "workers:\n- {name: w, url: http://a, base: qwen}\n"
+            "- {name: v, url: http://b, base: qwen-awq}\n",
+            ":4: workers.1.base: 'qwen-awq' is no base model here: say base or qwen, or add it",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, place: str) -> None:

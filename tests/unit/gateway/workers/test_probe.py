@@ -283,6 +283,12 @@ def test_with_one_base_nothing_is_told_apart() -> None:
     assert base_model_of(None, [], {"base": "org/Smol-1"}) == ""
 
 
+def test_a_base_that_is_declared_counts_where_it_is_the_only_one_too() -> None:
+    """Another base's worker takes no adapters just because `bases` does not list it."""
+    assert base_model_of("base", [], {"base": "org/Smol-1"}) == "org/Smol-1"
+    assert base_model_of("smol-awq", [], {"base": "org/Smol-1"}) == "smol-awq"
+
+
 def test_versions_go_only_to_workers_of_their_base() -> None:
     smol = Observed("w1", names=frozenset({"m"}), bases=frozenset({"m"}), base_model="org/Smol-1")
     mine = replace(version(), base_model="/models/smol-1")
