@@ -164,27 +164,27 @@ def _judge_against(
 ) -> Judgement:
     """Compare the answers, and the change that they are from the worker's own base.
 
-    On the reference's base both are the same. A quantised one moves: some answers move with it, so
-    that the change stays, and some hold, since the adapter is sure of them. The nearer one counts.
+    On the reference's base both are the same. A quantised one moves, and mostly its adapters move
+    along: their answers may then be off by twice as much as the base is, the change hardly is.
     """
     scale = distance(reference.adapter, reference.base)
     bound = TOLERANCE * scale
     own, answers = distance(adapter, base), distance(adapter, reference.adapter)
     change = distance(_change(adapter, base), _change(reference.adapter, reference.base))
-    off, noise = min(answers, change), 2 * distance(base, reference.base)
+    noise = 2 * distance(base, reference.base)
     numbers = (
         f"off the reference by {answers:.4g}, its change by {change:.4g}, off the own base by"
         f" {own:.4g}, allowed {bound:.4g} (a tenth of {scale:.4g}), noise {noise:.4g}"
     )
     if scale < FLOOR:
         return Judgement(Effect.UNDECIDABLE, f"The reference itself hardly differs: {numbers}.")
-    if off <= bound:
+    if min(answers, change) <= bound:
         return Judgement(Effect.EFFECTIVE, f"As the reference: {numbers}.")
     # Base and adapter of one worker share its number format, so this comparison holds even where
     # the worker is far from the reference's base; only its own repeatability could blur it.
     if own <= bound and 2 * repeat < scale:
         return Judgement(Effect.NO_EFFECT, f"The base model answers: {numbers}.")
-    if scale <= noise or off <= noise:
+    if scale <= noise or change <= noise:
         return Judgement(Effect.UNDECIDABLE, f"Within this worker's own noise: {numbers}.")
     return Judgement(Effect.MISMATCH, f"Other weights answer: {numbers}.")
 
