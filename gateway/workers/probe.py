@@ -32,7 +32,8 @@ class Observed:
     `active` are the adapters of the running batch, as far as the worker tells. `asks` holds the
     fields that choose a model where its name alone does not; a `static` worker holds what it was
     started with, and loads nothing. `base_model` is empty where there is only one. Who is `asleep`
-    is not healthy; `naps` counts how often it was found so.
+    is not healthy; `naps` counts how often it was found so. `context` is how many tokens a prompt
+    and its answer have together at most, where it tells.
     """
 
     worker: str
@@ -51,6 +52,7 @@ class Observed:
     base_model: str = ""
     asleep: bool = False
     naps: int = 0
+    context: int | None = None
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -200,6 +202,7 @@ class Prober:
             static=not self.admin.capabilities.runtime_load,
             base_model=base_model_of(self.spec.options.base, models, self._bases),
             naps=self._naps,
+            context=next((model.context for model in models if model.is_base), None),
         )
 
     def _asleep(self) -> Observed:

@@ -114,7 +114,10 @@ class VllmAdmin:
     async def models(self) -> tuple[ServedModel, ...]:
         """The lines of `/v1/models`."""
         cards = await self._exchange.cards()
-        return tuple(ServedModel(card.id, card.root or "", card.parent) for card in cards)
+        return tuple(
+            ServedModel(card.id, card.root or "", card.parent, context=card.max_model_len)
+            for card in cards
+        )
 
     async def load(self, name: str, path: str) -> None:
         """Load once: never in place, since vLLM keys its prefix cache by the adapter's name."""
