@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.registry.snapshot import Key, Version
-from gateway.serving.dialects import translated
+from gateway.serving.dialects import joined, translated
 from gateway.serving.queue import lowered
 from gateway.serving.requests import ChatRequest, CompletionRequest
 from gateway.serving.router import Target
@@ -22,6 +22,8 @@ _encode = msgspec.json.Encoder().encode
 # No client can send this name: a NUL in a model's name is refused as unknown.
 _MODEL = "\0model"
 _TYPICAL_ANSWER = 256
+_SHORT_ANSWER = 16
+"""What OpenAI makes of a text completion without `max_tokens`; vLLM does so too."""
 _MODEL_MARK = _encode(_MODEL)
 
 
@@ -30,7 +32,7 @@ class Call:
     """A request that was read and may be answered.
 
     `request` goes to the worker; `asked` is the client's body, for the record. `session` is
-    what a rollout sticks to; `extra` is the form's own.
+    what a rollout sticks to; `extra` is the form's own. No choice may have more than `cap` tokens.
     """
 
     route: str
@@ -47,6 +49,7 @@ class Call:
     expected_choices: int = 1
     flex: bool = False
     extra: Any = None
+    cap: int | None = None
 
     @property
     def path(self) -> str:
@@ -61,12 +64,32 @@ class Call:
 
     @property
     def likely_tokens(self) -> int:
-        """About how many tokens it will use: four bytes of the body each, and what it may say."""
+        """About how many tokens it will use: four bytes of the body each, and what it may say.
+
+        A chat that names no length most often ends by itself, long before its bound.
+        """
+        most = self.length or min(_TYPICAL_ANSWER, self.bound or _TYPICAL_ANSWER)
+        return self.prompt_tokens + most * self.expected_choices
+
+    @property
+    def prompt_tokens(self) -> int:
+        """About how many tokens its prompt has."""
+        return len(self.asked) // 4
+
+    @property
+    def length(self) -> int | None:
+        """How many tokens a choice may have, as the client says or its alias."""
         request = self.request
-        most = request.max_tokens
         if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
-            most = request.max_completion_tokens
-        return len(self.asked) // 4 + (most or _TYPICAL_ANSWER) * self.expected_choices
+            return request.max_completion_tokens
+        return request.max_tokens
+
+    @property
+    def bound(self) -> int | None:
+        """How many it may have where nobody says."""
+        if self.cap is None or self.length is not None:
+            return None
+        return self.cap if self.is_chat else min(self.cap, _SHORT_ANSWER)
 
     def leave_unscored(self) -> None:
         """Do not ask the worker how likely its tokens were: the answer gets no confidence."""
@@ -138,11 +161,25 @@ class Draft:
         self.call.request.model = _MODEL
         self.body = _encode(self.call.request)
 
-    def body_for(self, target: Target) -> bytes:
-        """Give the request as this worker is to get it."""
+    def body_for(self, target: Target, *, bounded: bool = True) -> bytes:
+        """Give the request as this worker is to get it; `bounded` with the bound it needs."""
         if target.worker.kind == "vllm":
-            return self.body.replace(_MODEL_MARK, _encode(target.name), 1)
-        return translated(self.call.request, target.worker.kind, target.ask)
+            body = self.body.replace(_MODEL_MARK, _encode(target.name), 1)
+        else:
+            body = translated(self.call.request, target.worker.kind, target.ask)
+        bound = self.bound_on(target) if bounded else None
+        return body if bound is None else joined([body, _encode({"max_tokens": bound})])
+
+    def bound_on(self, target: Target) -> int | None:
+        """Give the length that a worker must be told, since nobody has named one.
+
+        None where the answer ends in time by itself: with the context, or as vLLM's completions do.
+        """
+        own = target.context
+        if target.worker.kind == "vllm" and not self.call.is_chat:
+            own = _SHORT_ANSWER
+        bound = self.call.bound
+        return bound if bound is None or own is None or bound < own else None
 
     def tries(self, target: Target, turn: Turn) -> None:
         """Note the worker that is asked now; what another one said before is void."""

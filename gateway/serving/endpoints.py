@@ -123,6 +123,7 @@ class ServingEndpoint(Endpoint):
             expected_choices=read.expected_choices,
             flex=read.flex,
             extra=read.extra,
+            cap=limits.max_tokens,
         )
 
     async def _unary(self, draft: Draft, scope: Scope, send: Send, headers: list[Header]) -> None:

@@ -58,8 +58,25 @@ async def relay(
 
     Gives what of the answer is then still to be sent. Raises as `Reader` and the guards do.
     """
+    try:
+        return await _relay(draft, target, turn, upstream, send, draft.body_for(target))
+    except InvalidRequest as error:
+        if draft.sent or draft.bound_on(target) is None or not _is_of_length(error):
+            raise
+    # It refuses the bound that we have put in: the prompt leaves less room, which bounds it too.
+    bare = draft.body_for(target, bounded=False)
+    return await _relay(draft, target, turn, upstream, send, bare)
+
+
+def _is_of_length(error: InvalidRequest) -> bool:
+    return isinstance(error, ContextLengthExceeded) or "max_tokens" in error.message
+
+
+async def _relay(
+    draft: Draft, target: Target, turn: Turn, upstream: Upstream, send: Emit, body: bytes
+) -> list[Event]:
     call = draft.call
-    async with upstream.post(target.worker, call.path, draft.body_for(target)) as answer:
+    async with upstream.post(target.worker, call.path, body) as answer:
         reader = Reader(answer, target, draft)
         if not call.stream:
             message = await reader.whole()

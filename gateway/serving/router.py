@@ -37,13 +37,15 @@ _STALE_S = 0.25
 class Target(NamedTuple):
     """A worker, the name under which it knows the version, and the fields that choose it there.
 
-    The base model has no id here.
+    The base model has no id here. `context` is the most tokens of prompt and answer there, where
+    the worker tells.
     """
 
     worker: WorkerSpec
     name: str
     ask: Ask
     version_id: int | None
+    context: int | None = None
 
 
 class Router:
@@ -310,9 +312,10 @@ class Router:
         spec = self.snapshot.workers.get(name) if self.snapshot and name else None
         if name is None or spec is None:
             return None
-        served = served_name(version, observed[name])
-        ask = observed[name].asks.get(served) or Ask(served)
-        return Target(spec, served, ask, None if version.is_base else version.id)
+        seen = observed[name]
+        served = served_name(version, seen)
+        ask = seen.asks.get(served) or Ask(served)
+        return Target(spec, served, ask, None if version.is_base else version.id, seen.context)
 
     def _able(self, version: Version, avoid: Mapping[str, Observed | None]) -> bool:
         """Whether a worker could serve the version, were it not full."""

@@ -31,6 +31,7 @@ class ServedModel:
     root: str
     parent: str | None
     ask: Ask | None = None
+    context: int | None = None
 
     @property
     def is_base(self) -> bool:

@@ -29,6 +29,7 @@ class Card(msgspec.Struct):
     aliases: list[str] = []
     root: str | None = None
     parent: str | None = None
+    max_model_len: int | None = None
 
 
 class _Cards(msgspec.Struct):

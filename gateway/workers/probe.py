@@ -34,7 +34,8 @@ class Observed:
     started with, and loads nothing. `merged` are the names of a worker that was started with a
     merged model in place of a base: then it has no base, and takes no adapters. `base_model` is
     empty where nothing is told apart. Who is `asleep` is not healthy; `naps` counts how often it
-    was found so.
+    was found so. `context` is how many tokens a prompt and its answer have together at most, where
+    it tells.
     """
 
     worker: str
@@ -54,6 +55,7 @@ class Observed:
     base_model: str = ""
     asleep: bool = False
     naps: int = 0
+    context: int | None = None
 
     @property
     def adapters(self) -> frozenset[str]:
@@ -208,6 +210,7 @@ class Prober:
             static=not self.admin.capabilities.runtime_load,
             base_model=base_model_of(self.spec.options.base, models, self._bases),
             naps=self._naps,
+            context=next((model.context for model in models if model.is_base), None),
         )
 
     def _asleep(self) -> Observed:

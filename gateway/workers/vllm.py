@@ -28,6 +28,11 @@ _ACTIVE = re.compile(
 _ASLEEP = re.compile(
     rb"^vllm:engine_sleep_state\{[^\n]*sleep_state=\"awake\"[^\n]*\} 0(?:\.0)?$", re.MULTILINE
 )
+_SLEPT = re.compile(
+    rb"^vllm:sleep_mode_operation_duration_seconds_count\{(?:[^\n]*,)?operation=\"sleep\"[^\n]*\}"
+    rb" ([0-9]+)",
+    re.MULTILINE,
+)
 SCORED_AT_ONCE = 4  # more in one step of the engine would hold up the calls that run beside them
 
 
@@ -66,9 +71,15 @@ def parse_metrics(text: bytes) -> WorkerMetrics:
         elif name.endswith(b"perc"):
             kv_usage = max(kv_usage, value)
         else:
-            boot = f"{value:.2f}"
+            boot = f"{value:.2f}{_slept(text)}"
     asleep = _ASLEEP.search(text) is not None
     return WorkerMetrics(boot, int(running), int(waiting), kv_usage, _active(text), asleep)
+
+
+def _slept(text: bytes) -> str:
+    """Mark a boot by the sleeps in it, for it ends with each: what the worker held may be gone."""
+    slept = sum(map(int, _SLEPT.findall(text)))
+    return f"+{slept}" if slept else ""
 
 
 def _active(text: bytes) -> frozenset[str]:
@@ -103,7 +114,10 @@ class VllmAdmin:
     async def models(self) -> tuple[ServedModel, ...]:
         """The lines of `/v1/models`."""
         cards = await self._exchange.cards()
-        return tuple(ServedModel(card.id, card.root or "", card.parent) for card in cards)
+        return tuple(
+            ServedModel(card.id, card.root or "", card.parent, context=card.max_model_len)
+            for card in cards
+        )
 
     async def load(self, name: str, path: str) -> None:
         """Load once: never in place, since vLLM keys its prefix cache by the adapter's name."""

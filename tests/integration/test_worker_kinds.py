@@ -96,6 +96,7 @@ def test_llama_server_is_proven_scaled_and_never_told_to_load(
     assert [e["scale"] for e in llama.seen.requests[-1].body["lora"]] == [0.0, 1.0]
     chat(stack, "base")
     assert [e["scale"] for e in llama.seen.requests[-1].body["lora"]] == [0.0, 0.0]
+    assert llama.seen.requests[-1].body["max_tokens"] == stack.settings.limits.max_tokens
     text = say(stack, "/v1/completions", model="support@1", prompt="x", logprobs=2).json()
     assert names[0] in text["choices"][0]["text"]
     assert text["choices"][0]["logprobs"]["tokens"]

@@ -93,6 +93,10 @@ def check_limits(request: ChatRequest | CompletionRequest, limits: Limits) -> No
         asked, name = request.max_completion_tokens, "max_completion_tokens"
     if asked is not None and asked > limits.max_tokens:
         raise InvalidRequest(f"'{name}' may be at most {limits.max_tokens} here.", param=name)
+    if request.min_tokens is not None and request.min_tokens > limits.max_tokens:
+        raise InvalidRequest(
+            f"'min_tokens' may be at most {limits.max_tokens} here.", param="min_tokens"
+        )
 
 
 def ready_for_worker(request: ChatRequest | CompletionRequest) -> bool:

@@ -63,6 +63,19 @@ def test_one_engine_that_sleeps_is_enough() -> None:
     assert not parse_metrics(METRICS + sleep_state(1)).asleep
 
 
+def test_a_boot_ends_with_a_sleep_however_short() -> None:
+    def after(slept: int) -> str | None:
+        name = "vllm:sleep_mode_operation_duration_seconds"
+        counted = "".join(
+            f'{name}_{what}{{operation="{operation}"}} {count}\n'
+            for operation, count in (("sleep", float(slept)), ("wake", 7.0))
+            for what in ("sum", "count")
+        )
+        return parse_metrics(METRICS + sleep_state(1) + counted.encode()).boot
+
+    assert [after(0), after(1), after(2)] == ["1795410000.00", "1795410000.00+1", "1795410000.00+2"]
+
+
 def test_metrics_that_say_nothing_are_empty() -> None:
     assert parse_metrics(b"python_info 1.0\nvllm:num_requests_running nonsense\n") == (
         WorkerMetrics()
