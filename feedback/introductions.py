@@ -15,6 +15,9 @@ _LAST = rf"(?:(?:van|von|der|den|de|di|da|del|la|bin|al)[ \t]+){{0,2}}{_NAME}"
 _FULL = rf"(?-i:{_LAST}(?:[ \t]+{_LAST}){{0,2}})"
 # A name in small letters is taken for one only where nothing else follows.
 _SMALL = r"[^\W\d_]+ [^\W\d_]+(?=\s*(?:[,.!;\n]|and\b|\Z))"
+_TITLED = re.compile(
+    rf"\b(?:mr|mrs|ms|miss|mx|dr|prof|frau|herr)\b\.?[ \t]+(?P<name>{_FULL})", re.I
+)
 # With each pattern, words of which one stands in every match: to look for these is far cheaper.
 _PATTERNS = (
     (
@@ -33,7 +36,7 @@ _PATTERNS = (
     ),
     (
         ("mr", "ms", "miss", "mx", "dr", "prof", "frau", "herr"),
-        re.compile(rf"\b(?:mr|mrs|ms|miss|mx|dr|prof|frau|herr)\b\.?[ \t]+(?P<name>{_FULL})", re.I),
+        _TITLED,
     ),
     (
         ("regards", "wishes", "greetings", "sincerely", "yours", "cheers", "thank"),
@@ -68,6 +71,12 @@ def introduced(text: str) -> list[tuple[int, int]]:
             if not _NOT_NAMES.intersection(words):
                 spans.append(match.span("name"))
     return spans
+
+
+def last_names(text: str) -> set[str]:
+    """Give the single words, case-folded, that stand as names behind a title."""
+    names = {match.group("name").casefold() for match in _TITLED.finditer(text)}
+    return {name for name in names if len(name.split()) == 1 and name not in _NOT_NAMES}
 
 
 def mentions(text: str, names: Iterable[str]) -> list[tuple[int, int]]:

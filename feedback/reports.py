@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, insert, select
 
 from feedback.db import reading, server_time, writing
-from feedback.errors import NotKnown
+from feedback.erasure import golden, tombstones
+from feedback.errors import Conflicting, NotKnown
 from feedback.repository import insert_once
 from feedback.tables import EVALUATIONS, GATE_REPORTS
 
@@ -23,8 +24,12 @@ class Reports:
         self._clock = clock
 
     def put_evaluation(self, tenant: str, digest: str, body: Mapping[str, Any]) -> None:
-        """Keep an evaluation under the digest of what it follows from; the first one stays."""
+        """Keep an evaluation under the digest of what it follows from; the first one stays.
+
+        Raises `Conflicting` where its golden set has lost items since.
+        """
         with writing(self._engine) as connection:
+            _check_golden(connection, tenant, body)
             now = self._clock(connection)
             row = {"tenant": tenant, "digest": digest, "body": dict(body), "created_at": now}
             insert_once(connection, EVALUATIONS, [row], EVALUATIONS.c.digest)
@@ -41,8 +46,9 @@ class Reports:
         return dict(body)
 
     def add_gate(self, tenant: str, values: Mapping[str, Any]) -> RowMapping:
-        """Keep a gate's report."""
+        """Keep a gate's report. Raises `Conflicting` as `put_evaluation`."""
         with writing(self._engine) as connection:
+            _check_golden(connection, tenant, values["report"])
             row = {**values, "tenant": tenant, "created_at": self._clock(connection)}
             statement = insert(GATE_REPORTS).values(**row).returning(GATE_REPORTS)
             return connection.execute(statement).mappings().one()
@@ -82,3 +88,9 @@ class Reports:
         )
         with reading(self._engine) as connection:
             return connection.execute(query).mappings().first()
+
+
+def _check_golden(connection: Connection, tenant: str, body: Mapping[str, Any]) -> None:
+    tombstones.share(connection)
+    if golden.has_erased(connection, tenant, body.get("golden_digest")):
+        raise Conflicting("Items of this golden set were erased meanwhile: evaluate anew.")

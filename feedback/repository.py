@@ -204,9 +204,10 @@ def pending_with_capture(
     return connection.execute(query).mappings().all()
 
 
-def set_linked(connection: Connection, feedback_id: str) -> None:
-    """Note that the capture of a piece of feedback is there."""
-    connection.execute(update(FEEDBACK).where(FEEDBACK.c.id == feedback_id).values(status="linked"))
+def set_linked(connection: Connection, feedback_id: str, session: str | None) -> None:
+    """Note that the capture of a piece of feedback is there, and of which session it is."""
+    values = {"status": "linked", "session": session}
+    connection.execute(update(FEEDBACK).where(FEEDBACK.c.id == feedback_id).values(**values))
 
 
 # -- review items --------------------------------------------------------------------------------

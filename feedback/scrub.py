@@ -13,11 +13,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from feedback.introductions import introduced, mentions
+from feedback.introductions import introduced, last_names, mentions
 from feedback.surrogates import Surrogates
 
 PERSON = "PERSON"
-VERSION = "1"
+VERSION = "2"
 _STRUCTURE = frozenset(
     {"role", "type", "id", "tool_call_id", "finish_reason", "model", "format", "detail"}
 )
@@ -117,11 +117,12 @@ class Scrubber:
             for span in (*found, *people[text])
             if span.label == PERSON
         }
-        last_names = {name.split()[-1].casefold() for name in names if len(name.split()) > 1}
+        last = {name.split()[-1].casefold() for name in names if len(name.split()) > 1}
+        last = last.union(*map(last_names, texts))
         scope = f"{record.tenant}\0{record.response_id}"
 
         def other(label: str, raw: str) -> str:
-            return self._surrogates.of(scope, label, raw, last_names)
+            return self._surrogates.of(scope, label, raw, last)
 
         clean = {}
         for text, found in pairs:

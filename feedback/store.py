@@ -14,7 +14,9 @@ from sqlalchemy import Connection, Engine, RowMapping
 
 from feedback import repository, usage
 from feedback.db import reading, server_time, writing
-from feedback.errors import Conflicting
+from feedback.erasure import tombstones
+from feedback.erasure.late import pairs_without_erased, without_erased
+from feedback.errors import Conflicting, NotKnown
 from feedback.sampling import Drawn, draw
 from feedback.settings import FeedbackSettings
 from feedback.types import Feedback, FeedbackStatus, ReviewReason, Use
@@ -35,6 +37,7 @@ class Answered:
 
     capture: RowMapping | None
     feedback: Sequence[RowMapping]
+    erased: bool = False
 
 
 class FeedbackStore:
@@ -64,13 +67,15 @@ class FeedbackStore:
     def keep(self, captures: Sequence[CaptureValues]) -> int:
         """Keep captures, each once by its id, and choose those that reviewers should see.
 
-        Feedback that came before is linked. Gives how many were new.
+        Feedback that came before is linked. Those of people who were erased are only counted. Gives
+        how many were new.
         """
         by_id = {str(capture["id"]): capture for capture in captures}
         with writing(self._engine) as connection:
             now = self._clock(connection)
+            tombstones.share(connection)
             by_alias: dict[tuple[str, str], list[CaptureValues]] = defaultdict(list)
-            for capture in by_id.values():
+            for capture in without_erased(connection, by_id.values(), now):
                 by_alias[(capture["tenant"], capture["alias"])].append(capture)
             new: list[dict[str, Any]] = []
             for tenant, alias in sorted(by_alias):
@@ -88,14 +93,19 @@ class FeedbackStore:
     def keep_pairs(self, pairs: Sequence[Mapping[str, Any]]) -> None:
         """Keep pairs of a shadow by their columns, each once by its id."""
         with writing(self._engine) as connection:
-            repository.insert_pairs(connection, pairs)
+            tombstones.share(connection)
+            repository.insert_pairs(connection, pairs_without_erased(connection, pairs))
 
     def submit(self, feedback: Feedback) -> FeedbackStatus:
         """Take feedback from a caller; gives the status to tell.
 
-        The same id and body again is told the same. Raises `Conflicting` for another body.
+        The same id and body again is told the same. Raises `Conflicting` for another body, and
+        `NotKnown` where the answer was erased.
         """
         with writing(self._engine) as connection:
+            tombstones.share(connection)
+            if tombstones.is_erased(connection, feedback.tenant, feedback.response_id):
+                raise NotKnown("This answer was erased.", param="response_id")
             before = repository.get_feedback(connection, feedback.id)
             if before is None and (told := self._add(connection, feedback, None)) is not None:
                 return told
@@ -107,10 +117,14 @@ class FeedbackStore:
     def take(self, several: Sequence[Feedback]) -> None:
         """Take feedback that waited in an outbox, each once by its id.
 
-        It was accepted, so it is kept even where its idempotency key was used elsewhere meanwhile.
+        It was accepted, so it is kept even where its idempotency key was used elsewhere meanwhile,
+        but for an answer that was erased.
         """
         with writing(self._engine) as connection:
+            tombstones.share(connection)
             for feedback in several:
+                if tombstones.is_erased(connection, feedback.tenant, feedback.response_id):
+                    continue
                 if self._add(connection, feedback, feedback.replied) is not None:
                     continue
                 before = repository.get_feedback(connection, feedback.id)
@@ -131,6 +145,7 @@ class FeedbackStore:
             return Answered(
                 repository.get_capture(connection, tenant, response_id),
                 repository.feedback_on(connection, tenant, response_id),
+                tombstones.is_erased(connection, tenant, response_id),
             )
 
     def expire(self, now: float | None = None) -> int:
@@ -224,6 +239,7 @@ class FeedbackStore:
             "status": status,
             "replied": replied or status,
             "created_at": feedback.created_at,
+            "session": None if capture is None else capture["session"],
         }
         if not repository.insert_feedback(connection, row):
             return None
@@ -241,7 +257,7 @@ class FeedbackStore:
             )
             if capture is None:
                 continue
-            repository.set_linked(connection, row["id"])
+            repository.set_linked(connection, row["id"], capture["session"])
             if _flags(row):
                 self._flag(connection, capture, row["correction"], now)
         return len(pending)
@@ -311,6 +327,8 @@ def _new_item(
         "claimed_until": None,
         "created_at": now,
         "inclusion_probability": probability,
+        "session": capture["session"],
+        "key_id": capture["key_id"],
     }
 
 

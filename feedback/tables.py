@@ -117,6 +117,7 @@ class FeedbackRow(FeedbackBase):
     """What someone said of an answer; pending until the answer's capture is there.
 
     `replied` is the status that the caller was told: the same call again is told the same.
+    `session` is the answer's, once its capture is there.
     """
 
     __tablename__ = "feedback"
@@ -139,6 +140,7 @@ class FeedbackRow(FeedbackBase):
     status: Mapped[str]
     replied: Mapped[str]
     created_at: Mapped[float]
+    session: Mapped[str | None]
 
 
 class SamplingRow(FeedbackBase):
@@ -157,6 +159,7 @@ class ReviewItemRow(FeedbackBase):
 
     `reason` is flagged, guarded, doubtful or audit; `status` open, claimed or done. Higher
     `priority` comes first. `inclusion_probability` is that of the audit's or doubt's draw.
+    `session` and `key_id` are the answer's, and outlive its capture.
     """
 
     __tablename__ = "review_items"
@@ -177,6 +180,8 @@ class ReviewItemRow(FeedbackBase):
     claimed_until: Mapped[float | None]
     created_at: Mapped[float]
     inclusion_probability: Mapped[float]
+    session: Mapped[str | None]
+    key_id: Mapped[int | None]
 
 
 class ReviewRow(FeedbackBase):
@@ -209,7 +214,10 @@ class GoldenSetRow(FeedbackBase):
 
 
 class GoldenItemRow(FeedbackBase):
-    """A query with its verified answer; the dates bound its validity (prices change)."""
+    """A query with its verified answer; the dates bound its validity (prices change).
+
+    One with `erased_at` has lost its texts and is in no use any more.
+    """
 
     __tablename__ = "golden_items"
 
@@ -223,6 +231,7 @@ class GoldenItemRow(FeedbackBase):
     template_id: Mapped[str | None]
     valid_from: Mapped[float | None]
     valid_until: Mapped[float | None]
+    erased_at: Mapped[float | None]
 
 
 class TicketRow(FeedbackBase):
@@ -260,7 +269,8 @@ class DatasetRow(FeedbackBase):
 class DatasetItemRow(FeedbackBase):
     """A row of a data set; `origin` is import, correction or accepted, `lineage` where from.
 
-    `lineage` holds `ticket_id`, or `response_id`, `review_id` and `version`.
+    `lineage` holds `ticket_id`, or `response_id`, `review_id` and `version`. A row with `erased_at`
+    has lost its texts; digest and lineage stay.
     """
 
     __tablename__ = "dataset_rows"
@@ -274,6 +284,7 @@ class DatasetItemRow(FeedbackBase):
     slice: Mapped[str]
     origin: Mapped[str]
     lineage: Mapped[dict[str, Any]]
+    erased_at: Mapped[float | None]
 
 
 class JobRow(FeedbackBase):

@@ -208,7 +208,7 @@ def _summary(response_id: str, known: Answered, is_old: bool) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "object": "feedback.summary",
         "response_id": response_id,
-        "status": "expired" if is_old else "pending",
+        "status": "erased" if known.erased else "expired" if is_old else "pending",
         "feedback": [_said(row) for row in known.feedback],
     }
     if capture is None:

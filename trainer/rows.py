@@ -36,6 +36,8 @@ NAMES = frozenset(field.name for field in fields(Row))
 
 def parse_row(value: Mapping[str, Any]) -> Row:
     """Make a Row of a decoded JSON object, ignoring unknown keys and nulls; raise RowInvalid."""
+    if value.get("erased"):
+        raise RowInvalid("this row was erased: train on a new data set, as the next refresh does")
     missing = [name for name in REQUIRED if not value.get(name)]
     if missing:
         raise RowInvalid(f"missing or empty: {', '.join(missing)}")

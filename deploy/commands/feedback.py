@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from deploy.api import AdminApi
 
 _IMPORT_S = 600.0
-"""Looking for personal data in many rows takes its time."""
+"""Looking for personal data in many rows takes its time, and so does erasing many."""
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group("feedback")
 def command() -> None:
-    """Import rows, export data sets, look at and set the golden set."""
+    """Import rows, export data sets, set the golden set, erase people's rows."""
 
 
 @command.command("import")
@@ -101,6 +101,62 @@ def golden(alias: str, file: Path | None) -> None:
         told = api.put(f"/golden/{alias}", file.read_bytes())
     slices = ", ".join(f"{number} {name or '-'}" for name, number in told["slices"].items())
     click.echo(f"golden set of {alias}: {told['items']} items ({slices}), {told['digest'][:12]}")
+
+
+@command.command("erase")
+@click.option("--user", "users", multiple=True, help="As apps name them: user, session, ...")
+@click.option("--response", "response_ids", multiple=True, help="The id of an answer.")
+@click.option("--key", "keys", multiple=True, type=click.IntRange(min=1), help="Of an API key.")
+@click.option("--ticket", "tickets", multiple=True, type=int, help="Of an imported row.")
+@click.option("--reference", default="", help="For the record, such as a request's number.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be erased.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Tell as JSON.")
+def erase(dry_run: bool, yes: bool, as_json: bool, **named: Any) -> None:
+    """Erase all rows of people for good, and tell which versions were trained on them.
+
+    --user, --response, --key and --ticket may be repeated: all that any of them names is erased.
+    """
+    asked = {name: list(v) if isinstance(v, tuple) else v for name, v in named.items()}
+    with admin_api() as api:
+
+        def send(trial: bool) -> dict[str, Any]:
+            body = {**asked, "dry_run": trial}
+            told: dict[str, Any] = api.post("/erasures", json=body, timeout=_IMPORT_S)
+            return told
+
+        if not (dry_run or yes):
+            click.echo("\n".join(_erased(send(True))), err=True)
+            click.confirm("Erase this for good?", abort=True, err=True)
+        told = send(dry_run)
+    click.echo(json.dumps(told, indent=1) if as_json else "\n".join(_erased(told)))
+
+
+def _erased(told: dict[str, Any]) -> list[str]:
+    """Give a page about an erasure."""
+    lines = ["would be erased" if told["dry_run"] else f"erased ({told['id']})"]
+    lines += [f"  {kind.replace('_', ' '):<14}{n:>8}" for kind, n in told["counts"].items()]
+    for title, some in (
+        ("data sets", [_dataset(one) for one in told["datasets"]]),
+        ("training runs", [_run(one) for one in told["runs"]]),
+        ("versions trained on them", [_version(one) for one in told["versions"]]),
+    ):
+        lines += [title, *(f"  {line}" for line in some or ["none"])]
+    return lines
+
+
+def _dataset(one: dict[str, Any]) -> str:
+    return f"{one['digest'][:12]}  {one['alias']:<16}{one['erased_rows']:>6} rows"
+
+
+def _run(one: dict[str, Any]) -> str:
+    version = f"{one['alias']}@{one['version']}" if one["version"] else one["alias"]
+    return f"{one['job_id']:<22}{version:<18}{one['state']:<10}{one['dataset'][:12]}"
+
+
+def _version(one: dict[str, Any]) -> str:
+    made = "merged" if one["merged"] else (one["dataset"] or "")[:12]
+    return f"{one['model']:<22}{one['state']:<12}{made}"
 
 
 def _pairs(given: tuple[str, ...], option: str) -> dict[str, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from alembic import context
 
-from feedback.tables import FeedbackBase
+from feedback.erasure.tables import ERASURES
 from gateway.registry.tables import Base
 
-METADATA = [Base.metadata, FeedbackBase.metadata]
+# Those of the feedback store, of which the erasures' are the last.
+METADATA = [Base.metadata, ERASURES.metadata]
 
 
 def run() -> None:

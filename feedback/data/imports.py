@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,8 +40,14 @@ class Sorting:
     read: int = 0
 
     @classmethod
-    def of(cls, rows: Iterable[GivenRow | BadRow], known: Iterable[str], golden: Texts) -> Sorting:
-        """Look at rows; `known` are the digests of those that were imported before."""
+    def of(
+        cls,
+        rows: Iterable[GivenRow | BadRow],
+        known: Iterable[str],
+        golden: Texts,
+        erased: Container[str] = (),
+    ) -> Sorting:
+        """Look at rows; `known` are the digests of those imported before, `erased` of others."""
         sorting, before, lines = cls(), set(known), dict[str, int]()
         for row in rows:
             sorting.read += 1
@@ -50,7 +56,10 @@ class Sorting:
             elif golden.has_like(row.input):
                 what = "it asks what a golden item asks, which is never trained on: leave it out"
                 sorting._drop(BadRow(row.line, "golden", f"line {row.line}: {what}"))
-            elif (digest := row.digest) in before or digest in lines:
+            elif (digest := row.digest) in erased:
+                what = "the same row was erased: leave it out"
+                sorting._drop(BadRow(row.line, "erased", f"line {row.line}: {what}"))
+            elif digest in before or digest in lines:
                 where = f"on line {lines[digest]}" if digest in lines else "imported before"
                 what = f"the same row is {where}: there is nothing to do"
                 sorting._drop(BadRow(row.line, "duplicate", f"line {row.line}: {what}"))
@@ -64,10 +73,12 @@ class Sorting:
         if len(self.examples) < EXAMPLES:
             self.examples.append(bad)
 
-    def told(self, imported: int, scrubbed: int = 0) -> Imported:
-        """Tell what became of the rows when so many went in."""
+    def told(self, imported: int, scrubbed: int = 0, erased: int = 0) -> Imported:
+        """Tell what became of the rows when so many went in, and so many were of erased people."""
         dropped = Counter(self.dropped)
-        if late := len(self.taken) - imported:
+        if erased:
+            dropped["erased"] += erased
+        if late := len(self.taken) - imported - erased:
             # Somebody else imported them in the same moment.
             dropped["duplicate"] += late
         return Imported(self.read, imported, dict(sorted(dropped.items())), self.examples, scrubbed)

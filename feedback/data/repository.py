@@ -122,7 +122,7 @@ def insert_golden(connection: Connection, values: Values, items: Sequence[Values
 
 
 def golden_items(connection: Connection, set_id: int) -> Sequence[RowMapping]:
-    """Give the items of one version, in order."""
+    """Give the items of one version, in order, those that were erased too."""
     query = select(GOLDEN_ITEMS).where(GOLDEN_ITEMS.c.set_id == set_id)
     return connection.execute(query.order_by(GOLDEN_ITEMS.c.position)).mappings().all()
 
@@ -132,7 +132,11 @@ def all_golden(connection: Connection, tenant: str, alias: str) -> list[tuple[st
     query = (
         select(GOLDEN_ITEMS.c.instruction, GOLDEN_ITEMS.c.input, GOLDEN_ITEMS.c.slice)
         .join(GOLDEN_SETS, GOLDEN_SETS.c.id == GOLDEN_ITEMS.c.set_id)
-        .where(GOLDEN_SETS.c.tenant == tenant, GOLDEN_SETS.c.alias == alias)
+        .where(
+            GOLDEN_SETS.c.tenant == tenant,
+            GOLDEN_SETS.c.alias == alias,
+            GOLDEN_ITEMS.c.erased_at.is_(None),
+        )
         .distinct()
     )
     return [(row.instruction, row.input, row.slice) for row in connection.execute(query)]
@@ -209,6 +213,7 @@ def rows_from(connection: Connection, tenant: str, response_id: str) -> Sequence
             DATASET_ROWS.c.dataset_digest,
             DATASET_ROWS.c.position,
             DATASET_ROWS.c.origin,
+            DATASET_ROWS.c.erased_at,
             DATASETS.c.alias,
         )
         .join(DATASETS, DATASETS.c.digest == DATASET_ROWS.c.dataset_digest)

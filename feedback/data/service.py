@@ -19,6 +19,8 @@ from feedback.data.material import Candidate, Material, from_review, from_ticket
 from feedback.data.rows import BadRow, GivenRow, row_digest
 from feedback.data.similar import BANDS, PERMUTATIONS, SHINGLE, THRESHOLD, Texts
 from feedback.db import reading, server_time, writing
+from feedback.erasure import golden as erased_golden
+from feedback.erasure import tombstones
 from feedback.errors import Conflicting, Invalid, NotKnown
 from feedback.tables import DATASET_ROWS
 
@@ -84,12 +86,13 @@ class DataStore:
         """
         with reading(self._engine) as connection:
             known = repository.known_tickets(connection, tenant, alias)
+            erased = tombstones.imports(connection, tenant, alias)
             golden = _golden_inputs(connection, tenant, alias)
         # No transaction is open meanwhile: a long file would keep others from writing.
         texts = Texts()
         for asked in golden:
             texts.add(asked)
-        sorting = Sorting.of(rows, known, texts)
+        sorting = Sorting.of(rows, known, texts, erased)
         if dry_run:
             return sorting.told(len(sorting.taken))
         clean = list(sorting.taken)
@@ -98,10 +101,12 @@ class DataStore:
             clean = [row for at in parts for row in scrub(clean[at : at + _SCRUBBED_AT_ONCE])]
         with writing(self._engine) as connection:
             now = self._clock(connection)
-            tickets = [
+            tombstones.share(connection)
+            every = [
                 ticket(raw.digest, row, tenant, alias, source, now)
                 for raw, row in zip(sorting.taken, clean, strict=True)
             ]
+            tickets = _without_erased(connection, tenant, alias, every)
             imported = sum(
                 repository.insert_tickets(connection, tickets[at : at + _INSERTED_AT_ONCE])
                 for at in range(0, len(tickets), _INSERTED_AT_ONCE)
@@ -109,18 +114,22 @@ class DataStore:
         changed = sum(
             raw.digest != row.digest for raw, row in zip(sorting.taken, clean, strict=True)
         )
-        return sorting.told(imported, changed)
+        return sorting.told(imported, changed, len(every) - len(tickets))
 
     # -- golden sets -----------------------------------------------------------------------------
 
     def put_golden(self, tenant: str, alias: str, items: Sequence[GoldenItem]) -> GoldenSet:
         """Make a new version of the golden set; the same content again changes nothing.
 
-        Raises `Invalid` where an id or a question occurs twice, or there is no item.
+        Raises `Invalid` where an id or a question occurs twice, an item was erased, or there is no
+        item.
         """
         check_golden(items)
         digest = golden_digest(tenant, alias, items)
         with writing(self._engine) as connection:
+            tombstones.share(connection)
+            if (gone := erased_golden.erased_among(connection, tenant, alias, items)) is not None:
+                raise Invalid(f"The item {gone!r} was erased: leave it out.", param="id")
             before = repository.newest_golden(connection, tenant, alias)
             if before is None or before["digest"] != digest:
                 now = self._clock(connection)
@@ -139,7 +148,7 @@ class DataStore:
             items = [
                 GoldenItem.of(row)
                 for row in repository.golden_items(connection, found["id"])
-                if all_items or is_valid(row, now)
+                if row["erased_at"] is None and (all_items or is_valid(row, now))
             ]
         return GoldenSet(found["digest"], items)
 
@@ -161,10 +170,14 @@ class DataStore:
             found += [from_review(row, material) for row in in_force(reviewed)]
             curated = _curated(alias, found, golden)
             with writing(self._engine) as connection:
+                tombstones.share(connection)
                 # One that was put meanwhile has items that these rows were not compared with.
-                if _newest_id(connection, tenant, alias) == golden.set_id:
+                is_same = _newest_id(connection, tenant, alias) == golden.set_id
+                if is_same and not _any_erased(connection, tenant, curated):
                     return self._keep(connection, tenant, alias, curated, golden.digest)
-        raise Conflicting("The golden set changes all the time: try again shortly.", param="alias")
+        raise Conflicting(
+            "The golden set, or what is erased, changes all the time: try again.", param="alias"
+        )
 
     def _keep(
         self,
@@ -175,8 +188,11 @@ class DataStore:
         golden_digest: str | None,
     ) -> Built:
         digest = _dataset_digest(tenant, alias, curated.rows)
-        if (same := repository.get_dataset(connection, tenant, digest)) is not None:
-            return Built(same, is_new=False)
+        while (same := repository.get_dataset(connection, tenant, digest)) is not None:
+            if not same["manifest"].get("erased"):
+                return Built(same, is_new=False)
+            # The texts came once more, from others: the same rows, but not that data set.
+            digest = row_digest(digest)
         before = repository.datasets(connection, tenant, alias, 1)
         known = repository.row_digests(connection, before[0]["digest"]) if before else set()
         values = {
@@ -241,6 +257,7 @@ class DataStore:
                     "dataset": row["dataset_digest"],
                     "position": row["position"],
                     "origin": row["origin"],
+                    "erased": row["erased_at"] is not None,
                 }
                 for row in rows
             ],
@@ -276,6 +293,27 @@ def _golden_inputs(connection: Connection, tenant: str, alias: str) -> list[str]
 def _newest_id(connection: Connection, tenant: str, alias: str) -> int | None:
     newest = repository.newest_golden(connection, tenant, alias)
     return newest["id"] if newest else None
+
+
+def _without_erased(
+    connection: Connection, tenant: str, alias: str, tickets: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Give the rows that may be imported: of a conversation that was erased, none ever."""
+    sessions = {row["split_key"] for row in tickets} - {None}
+    people = tombstones.known(connection, tenant, "session", sessions)
+    rows = tombstones.imports(connection, tenant, alias)
+    return [row for row in tickets if row["split_key"] not in people and row["digest"] not in rows]
+
+
+def _any_erased(connection: Connection, tenant: str, curated: Curated) -> bool:
+    """Whether any of the rows, or of the conflicts, was erased since it was read."""
+    lineages = [row.lineage for row in curated.rows]
+    lineages += [one for conflict in curated.conflicts for one in conflict["lineage"]]
+    for kind, name in (("response", "response_id"), ("ticket", "ticket_id")):
+        values = [str(one[name]) for one in lineages if name in one]
+        if tombstones.known(connection, tenant, kind, values):
+            return True
+    return False
 
 
 def _curated(alias: str, found: Sequence[Candidate | str], golden: _Golden) -> Curated:

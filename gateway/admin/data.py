@@ -13,6 +13,7 @@ from anyio import from_thread
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
+from sqlalchemy import RowMapping
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect
 
@@ -278,14 +279,22 @@ def get_dataset(digest: Digest, key: Reader, data: Data) -> DatasetOut:
 
 
 def get_rows(digest: Digest, key: Reader, data: Data) -> Response:
-    """Give a data set's rows as JSON lines, each with where it came from."""
+    """Give a data set's rows as JSON lines, each with where it came from.
+
+    A row that was erased is there as `{"id", "erased": true, ...}`, without texts.
+    """
     check_sees(key, data.dataset(key.tenant, digest)["alias"])
-    names = ("instruction", "input", "output", "slice", "origin", "lineage")
-    rows = (
-        {"id": row["row_digest"], **{name: row[name] for name in names}}
-        for row in data.rows(digest)
-    )
-    return _lines(rows, {})
+    return _lines(map(_row_out, data.rows(digest)), {})
+
+
+def _row_out(row: RowMapping) -> dict[str, Any]:
+    texts = ("instruction", "input", "output")
+    told = {"id": row["row_digest"]}
+    if row["erased_at"] is None:
+        told |= {name: row[name] for name in texts}
+    else:
+        told["erased"] = True
+    return told | {name: row[name] for name in ("slice", "origin", "lineage")}
 
 
 def lineage(

@@ -116,7 +116,7 @@ class DatasetRequest(Asked):
 class DatasetOut(Told):
     """A data set: `dropped` and `origins` count rows; `new_rows` the newest one before lacked.
 
-    `golden` is the digest of the golden set that was in force.
+    `golden` is the digest of the golden set that was in force; `erased` rows have lost theirs.
     """
 
     digest: str
@@ -129,6 +129,7 @@ class DatasetOut(Told):
     conflicts: list[dict[str, Any]]
     golden: str | None = None
     curation: dict[str, Any]
+    erased: int = 0
     created_at: float
 
     @classmethod

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from gateway.admin import (
     adapters,
     data,
+    erasures,
     files,
     jobs,
     keys,
@@ -28,7 +29,9 @@ def create_admin_router() -> APIRouter:
         status: {"model": ErrorBody} for status in (400, 401, 403, 503)
     }
     router = APIRouter(responses=errors)
-    parts = (adapters, files, options, publish, workers, policies, keys, usage, review, data, jobs)
-    for part in parts:
+    for part in (
+        *(adapters, files, options, publish, workers, policies, keys, usage, review),
+        *(data, erasures, jobs),
+    ):
         router.include_router(part.create_router())
     return router

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 
 from gateway.errors import Conflict
 from gateway.registry import details, lifecycle, repository, writes
+from gateway.registry.ancestry import Ancestry
 from gateway.registry.artifacts import AdapterFacts, Rules, inspect
 from gateway.registry.base_shapes import BaseModelShapes
 from gateway.registry.db import make_engine, server_time
@@ -35,7 +36,7 @@ from gateway.registry.store import Clock
 from gateway.settings import BaseModelSettings, GatewaySettings
 
 
-class Registry(Keys, Fleet, Moves, ServingOptions):
+class Registry(Keys, Fleet, Moves, ServingOptions, Ancestry):
     """Every operation is one transaction, safe beside other processes, and blocks: use threads.
 
     Any of them raises `StoreUnavailable` when the database does not answer. `prepare` comes first,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import httpx
@@ -107,3 +108,63 @@ def test_golden(gateway: Gateway, tmp_path: Path) -> None:
     )
     assert gateway.asked[-1] == ("PUT /admin/v1/golden/support", ROWS)
     assert run("golden", "support").stdout_bytes == ROWS
+
+
+ERASED = {
+    "id": None,
+    "dry_run": True,
+    "counts": {"answers": 3, "dataset_rows": 2},
+    "datasets": [{"digest": DIGEST, "alias": "support", "erased_rows": 2, "created_at": 1.0}],
+    "runs": [
+        {"job_id": "job-1", "alias": "support", "state": "done", "dataset": DIGEST, "version": 8}
+    ],
+    "versions": [
+        {"model": "support@8", "state": "serving", "dataset": DIGEST, "merged": False},
+        {"model": "support@9", "state": "candidate", "dataset": None, "merged": True},
+    ],
+}
+NAMED = ("--user", "alice", "--user", "bo", "--response", "chatcmpl-1", "--key", "7")
+
+
+@pytest.fixture
+def erasures(gateway: Gateway) -> Gateway:
+    done = httpx.Response(200, json={**ERASED, "id": "erasure-1", "dry_run": False})
+    gateway.answers["POST /admin/v1/erasures"] = [httpx.Response(200, json=ERASED), done]
+    return gateway
+
+
+def bodies(gateway: Gateway) -> list[dict[str, object]]:
+    return [json.loads(body) for _, body in gateway.asked]
+
+
+def test_erase_tells_counts_and_versions_and_asks_first(erasures: Gateway) -> None:
+    arguments = ["feedback", "erase", *NAMED, "--reference", "REQ-7"]
+    result = CliRunner().invoke(cli, arguments, input="y\n")
+    assert result.exit_code == 0, result.output
+    first, second = bodies(erasures)
+    assert (first.pop("dry_run"), second.pop("dry_run")) == (True, False)
+    assert first == second
+    assert (first["users"], first["keys"], first["tickets"]) == (["alice", "bo"], [7], [])
+    assert "would be erased" in result.stderr
+    lines = [line.split() for line in result.stdout.splitlines()]
+    for line in (
+        ["erased", "(erasure-1)"],
+        ["dataset", "rows", "2"],
+        [DIGEST[:12], "support", "2", "rows"],
+        ["job-1", "support@8", "done", DIGEST[:12]],
+        ["support@8", "serving", DIGEST[:12]],
+        ["support@9", "candidate", "merged"],
+    ):
+        assert line in lines
+
+
+def test_erase_changes_nothing_before_the_answer(erasures: Gateway) -> None:
+    result = CliRunner().invoke(cli, ["feedback", "erase", *NAMED], input="n\n")
+    assert (result.exit_code, len(erasures.asked)) == (1, 1)
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--yes"])
+def test_erase_as_json(erasures: Gateway, option: str) -> None:
+    result = run("erase", *NAMED, option, "--json")
+    assert json.loads(result.stdout) == ERASED
+    assert [body["dry_run"] for body in bodies(erasures)] == [option == "--dry-run"]

@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import RowMapping, Table
+from sqlalchemy import Engine, RowMapping, Table
 
 from feedback import outbox as boxes
 from feedback import shipper as shipping
 from feedback.desk import Desk, feedback_id
+from feedback.erasure.service import Eraser, Order
+from feedback.erasure.subjects import Subjects
 from feedback.errors import Conflicting, FinderAway, StoreAway
 from feedback.outbox import Outbox
 from feedback.outbox_file import OutboxFile
@@ -25,7 +27,7 @@ from feedback.store import FeedbackStore
 from feedback.tables import CAPTURES, FEEDBACK, SHADOW_PAIRS, USAGE
 from feedback.types import Answer, Capture, Feedback, ShadowPair, Use
 
-from .conftest import NOW, EmailFinder, a_capture, a_use, some_feedback
+from .conftest import NOW, Clock, EmailFinder, a_capture, a_use, some_feedback
 
 Rows = Callable[[Table], Sequence[RowMapping]]
 
@@ -118,6 +120,21 @@ async def test_records_reach_the_store(place: Place, rows: Rows) -> None:
     (said,) = rows(FEEDBACK)
     assert said["status"] == "linked"
     assert place.shipper.shipped == 251
+
+
+async def test_what_waited_while_its_person_was_erased_is_only_counted(
+    place: Place, engine: Engine, scrubber: Scrubber, clock: Clock, rows: Rows
+) -> None:
+    place.put(a_capture(1))
+    place.put(a_capture(2, session="bob"))
+    place.put(some_feedback(1))
+    subjects = Subjects(sessions=frozenset({scrubber.pseudonym("default", "alice")}))
+    await asyncio.to_thread(Eraser(engine, clock=clock).erase, Order("default", subjects))
+    async with place.shipping():
+        await place.until(lambda: place.outbox.waiting == 0)
+    assert [row["id"] for row in rows(CAPTURES)] == [a_capture(2).id]
+    assert rows(FEEDBACK) == []
+    assert sum(row["requests"] for row in rows(USAGE)) == 2
 
 
 async def test_what_comes_late_is_shipped_at_the_end(place: Place, rows: Rows) -> None:

@@ -45,7 +45,7 @@ def test_a_capture_is_kept_once(
     assert first["confidence_min"] == -0.02
     assert first["keep_until"] == NOW + 72 * 3600
     assert first["reasons"] == []
-    assert first["scrubber"] == "1; emails 1"
+    assert first["scrubber"] == "2; emails 1"
     assert not rows(REVIEW_ITEMS)
 
 

@@ -61,6 +61,8 @@ TABLE = {
     "DELETE /admin/v1/keys/{key_id}": ADMINS,
     "POST /admin/v1/keys/{key_id}/rotate": ADMINS,
     "GET /admin/v1/usage": ADMINS,
+    "GET /admin/v1/erasures": ADMINS,
+    "POST /admin/v1/erasures": ADMINS,
     "GET /admin/v1/review": REVIEWERS,
     "GET /admin/v1/review/{item_id}": REVIEWERS,
     "POST /admin/v1/review/{item_id}": REVIEWERS,

@@ -33,6 +33,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.alias: str | None = None
+        self.erased = False
         self.taken: list[str] = []
 
     async def alias_of(self, tenant: str, response_id: str) -> str | None:
@@ -40,7 +41,7 @@ class Desk:
 
     async def look_up(self, tenant: str, response_id: str) -> Answered:
         if self.alias is None:
-            return Answered(None, ())
+            return Answered(None, (), self.erased)
         capture: dict[str, Any] = dict.fromkeys(
             ("outcome", "confidence_mean", "confidence_min", "reasons", "fallback"), None
         )
@@ -151,3 +152,10 @@ async def test_answers_of_the_base_belong_to_the_alias_that_was_called(
     desk.alias = None
     async with whole.client(await whole.key(tenant="ours", aliases=["triage"])) as client:
         assert (await client.post("/v1/feedback", json=said)).status_code == 200
+
+
+async def test_of_an_erased_answer_that_alone_is_told(whole: Whole, desk: Desk) -> None:
+    ours, desk.erased = answer_of(whole, "support"), True
+    async with whole.client(await whole.key(tenant="ours")) as client:
+        told = (await client.get(f"/v1/feedback/{ours}")).json()
+    assert (told["status"], told["feedback"], "model" in told) == ("erased", [], False)

@@ -33,6 +33,11 @@ def test_rows_survive_a_file(tmp_path: Path) -> None:
     assert read_rows(path) == [ROW, ROW]
 
 
+def test_a_row_that_was_erased_ends_the_training() -> None:
+    with pytest.raises(RowInvalid, match="was erased: train on a new data set"):
+        parse_row({"id": "a", "erased": True, "slice": "triage", "origin": "import"})
+
+
 def test_unknown_keys_are_ignored() -> None:
     value = {"id": "a", "instruction": "b", "input": "c", "output": "d", "reviewer": 7}
 
