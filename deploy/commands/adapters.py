@@ -54,7 +54,7 @@ def add(alias: str, folder: Path, by_path: bool) -> None:
         if by_path:
             body = {"path": str(folder)}
             answer = api.post(f"/adapters/{alias}/versions", json=body, timeout=COPY_S)
-            _tell_added(answer)
+            _tell_added(alias, answer)
         else:
             _register(api, alias, folder)
 
@@ -226,12 +226,11 @@ def _register(api: AdminApi, alias: str, folder: Path) -> None:
     from deploy.progress import Progress
     from deploy.upload import upload_adapter
 
-    _tell_added(upload_adapter(api, alias, folder, Progress(sys.stderr)))
+    _tell_added(alias, upload_adapter(api, alias, folder, Progress(sys.stderr)))
 
 
-def _tell_added(answer: dict[str, Any]) -> None:
-    name, digest = f"{answer['alias']}@{answer['version']}", answer["sha256"]
-    click.echo(f"{name}  {answer['state']}  {digest[:12]}")
+def _tell_added(alias: str, answer: dict[str, Any]) -> None:
+    click.echo(f"{alias}@{answer['version']}  {answer['state']}  {answer['sha256'][:12]}")
 
 
 def _fetch(api: AdminApi, model: str, weight: float, folder: Path) -> Source:
@@ -243,7 +242,7 @@ def _fetch(api: AdminApi, model: str, weight: float, folder: Path) -> Source:
     if number not in versions:
         fail(f"{model}: name a version as {alias}@N; there are {', '.join(versions) or 'none'}")
     found = versions[number]
-    if found["kind"] != "adapter":
+    if found.get("kind") == "merged":
         fail(f"{model} is a whole model: only adapters are merged")
     folder.mkdir()
     for name in found["manifest"].get("files", {}):

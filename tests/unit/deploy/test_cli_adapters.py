@@ -140,6 +140,18 @@ def test_add_uploads_the_folders_files(gateway: Gateway, tmp_path: Path) -> None
     assert b"README" not in body
 
 
+def test_add_by_path_sends_the_path_alone(gateway: Gateway) -> None:
+    made = {"version": 3, "state": "registered", "sha256": "ab" * 32}
+    key = "POST /admin/v1/adapters/support/versions"
+    gateway.answers[key] = [httpx.Response(201, json=made)]
+    folder = "/models/of/the/gateway"
+    result = CliRunner().invoke(cli, ["adapters", "add", "support", folder, "--by-path"])
+    assert (result.exit_code, "support@3  registered  abab" in result.output) == (0, True)
+    assert [(k, json.loads(body)) for k, body in gateway.asked] == [(key, {"path": folder})]
+    missing = CliRunner().invoke(cli, ["adapters", "add", "support", folder])
+    assert "is no folder of this machine" in missing.output
+
+
 def test_pin_and_unpin(gateway: Gateway) -> None:
     path = "/admin/v1/adapters/support/versions/2/pin"
     for method in ("PUT", "DELETE"):
@@ -161,6 +173,12 @@ def test_list_shows_pins(gateway: Gateway) -> None:
     gateway.answers["GET /admin/v1/adapters"] = [httpx.Response(200, json=body)]
     lines = CliRunner().invoke(cli, ["adapters", "list"]).output.splitlines()
     assert [line.endswith("pinned to 1 worker") for line in lines] == [False, False, True]
+
+
+def test_list_tells_a_merged_model(gateway: Gateway) -> None:
+    gateway.answers["GET /admin/v1/adapters/support"] = [alias("candidate", kind="merged")]
+    result = CliRunner().invoke(cli, ["adapters", "list", "support"])
+    assert "2  candidate   abababababab  a merged model" in result.output
 
 
 def test_rollout_sends_its_steps(gateway: Gateway) -> None:
@@ -284,3 +302,6 @@ def test_a_merge_names_its_mistakes(gateway: Gateway, monkeypatch: pytest.Monkey
     monkeypatch.setattr("deploy.compose.model_path", lambda config: Path("tiny"))
     gateway.answers["GET /admin/v1/adapters/support"] = [alias("candidate")]
     assert "support@1: name a version as support@N; there are 2" in run(cli, [*base, "1,1"]).output
+    whole = ["adapters", "merge", "support@2", "support@2", "--into", "both", "--weights", "1,1"]
+    gateway.answers["GET /admin/v1/adapters/support"] = [alias("candidate", kind="merged")]
+    assert "support@2 is a whole model: only adapters are merged" in run(cli, whole).output

@@ -60,6 +60,14 @@ def test_a_long_upload_shows_how_far_it_is(
     assert terminal.getvalue().endswith("\r\033[K"), "the line is gone in the end"
 
 
+def test_what_is_too_large_to_send_is_registered_by_path(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "MAX_BYTES", 2_000_000)
+    with pytest.raises(ApiError, match=r"holds 3 MB, and 2 are the most .* add --by-path"):
+        upload_adapter(gateway(""), "support", folder, Progress(io.StringIO()))
+
+
 def test_a_folder_without_an_adapter(tmp_path: Path) -> None:
     with pytest.raises(ApiError, match=r"holds none of adapter_config\.json"):
         upload_adapter(gateway(""), "support", tmp_path, Progress(io.StringIO()))
