@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -22,6 +23,8 @@ from .live import Live, wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 READY_S = 300
+# A second base model, of which only some tests have a worker.
+SMALL, SMALL_MODEL = "small", "SmolLM2-135M-Instruct-4bit"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -126,7 +129,9 @@ def running(home: Path, *arguments: str, **variables: str) -> Iterator[Live]:
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """The whole loop with vLLM."""
-    with running(tmp_path_factory.mktemp("live") / "home") as live:
+    bases = json.dumps([{"name": SMALL, "model": SMALL_MODEL}])
+    home = tmp_path_factory.mktemp("live") / "home"
+    with running(home, ADAPTERLOOP_BASES=bases) as live:
         yield live
 
 
