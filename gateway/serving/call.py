@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.registry.snapshot import Key, Version
+from gateway.serving.answers import Usage
 from gateway.serving.dialects import joined, translated
 from gateway.serving.queue import lowered
 from gateway.serving.requests import ChatRequest, CompletionRequest
@@ -21,6 +23,7 @@ from guardrails.types import AuditEntry
 _encode = msgspec.json.Encoder().encode
 # No client can send this name: a NUL in a model's name is refused as unknown.
 _MODEL = "\0model"
+_CLIENT_GONE = "client_gone"
 _TYPICAL_ANSWER = 256
 _SHORT_ANSWER = 16
 """What OpenAI makes of a text completion without `max_tokens`; vLLM does so too."""
@@ -126,7 +129,7 @@ class Draft:
     turn: Turn | None = None
     audit: list[AuditEntry] = field(default_factory=list)
     flagged: bool = False
-    outcome: str = "client_gone"
+    outcome: str = _CLIENT_GONE
     sent: bool = False
     refusals: int = 0
     body: bytes = b""
@@ -150,11 +153,23 @@ class Draft:
         return self.call.model.partition("@")[0]
 
     @property
-    def tokens(self) -> int:
-        """Tokens used so far, as the worker counts them."""
+    def usage(self) -> Usage | None:
+        """What was used so far, as the worker counts it; None where none was asked.
+
+        The prompt is estimated where the client left before the worker could tell.
+        """
         if self.turn is None:
-            return 0
-        return self.turn.total.prompt_tokens + self.turn.total.completion_tokens
+            return None
+        known = self.turn.total
+        if self.outcome == _CLIENT_GONE and not known.prompt_tokens:
+            return replace(known, prompt_tokens=self.call.prompt_tokens)
+        return known
+
+    @property
+    def tokens(self) -> int:
+        """Tokens used so far."""
+        usage = self.usage
+        return usage.prompt_tokens + usage.completion_tokens if usage is not None else 0
 
     def encode(self) -> None:
         """Write the worker's request once; its name for the model is put in for each worker."""

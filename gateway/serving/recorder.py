@@ -70,7 +70,7 @@ class Recorder:
 def use_of(draft: Draft) -> Use:
     """Tell what a call used, under the version that answered, as its capture would."""
     call, version = draft.call, draft.version
-    usage = draft.turn.total if draft.turn else None
+    usage = draft.usage
     return Use(
         id=draft.id,
         tenant=call.key.tenant,
@@ -98,7 +98,7 @@ def capture_of(draft: Draft) -> Capture:
     """Turn what is known of a call into its record."""
     call, turn = draft.call, draft.turn
     choices = sorted(turn.choices.values(), key=lambda state: state.index) if turn else []
-    usage = turn.total if turn else None
+    usage = draft.usage
     return Capture(
         id=draft.id,
         route=call.route,

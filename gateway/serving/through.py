@@ -19,7 +19,14 @@ from gateway.registry.snapshot import Version
 from gateway.serving.answers import parse_error
 from gateway.serving.dialects import joined
 from gateway.serving.endpoints import Endpoint
-from gateway.serving.http import Header, cancelled_when_gone, header, read_body, send_json
+from gateway.serving.http import (
+    ClientGone,
+    Header,
+    cancelled_when_gone,
+    header,
+    read_body,
+    send_json,
+)
 from gateway.serving.pipeline import Deps
 from gateway.serving.relay import ModelLost, WorkerRefused, refusal
 from gateway.serving.resolve import alias_of, resolve
@@ -38,15 +45,19 @@ _OTHERWISE = {"llamacpp": frozenset({"tokenize", "detokenize"})}
 _NO_SUCH_TASK = re.compile(r"does not support \w+ API", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question:
-    """A call that was read, and the version that answers it; `session` finds its worker again."""
+    """A call that was read, and the version that answers it; `session` finds its worker again.
+
+    `asked` once a worker has got it.
+    """
 
     form: PassForm
     request: Request
     version: Version
     session: str
     standing: Standing
+    asked: bool = False
 
     def body_for(self, target: Target) -> bytes:
         """Give the request as this worker is to get it."""
@@ -80,8 +91,14 @@ class PassEndpoint(Endpoint):
             question = Question(self._form, request, version, session or request_id, standing)
             likely = self._form.likely_tokens(body)
             async with serving.granted(key, likely, headers, lambda: used):
-                with cancelled_when_gone(scope):
-                    answer = await ask(question, deps)
+                try:
+                    with cancelled_when_gone(scope):
+                        answer = await ask(question, deps)
+                except ClientGone:
+                    if question.asked:  # the worker has worked for it, and does not tell how much
+                        used = likely
+                        deps.recorder.count(key, alias.name, version, request_id, used)
+                    raise
                 used = answer.billed
                 deps.recorder.count(key, alias.name, version, request_id, used)
                 answer.model = version.model
@@ -123,7 +140,7 @@ async def _attempt(question: Question, target: Target, deps: Deps) -> Answer:
     try:
         if form.route in _OTHERWISE.get(target.worker.kind, ()):
             raise _not_offered(question)
-        body = question.body_for(target)
+        body, question.asked = question.body_for(target), True
         async with deps.upstream.post(target.worker, form.worker_path, body) as answer:
             data = await answer.read()
         if answer.status != 200:

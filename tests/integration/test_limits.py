@@ -187,6 +187,26 @@ def test_a_client_that_leaves_in_the_middle_pays_for_what_came(
     assert 20 < used < 400
 
 
+@pytest.mark.parametrize("route", [CHAT, TEXT, RESPONSES, "/v1/embeddings"])
+def test_a_client_that_leaves_a_unary_call_pays_for_its_prompt(
+    keys: Keys, stub: StubWorker, route: str
+) -> None:
+    client = keys(tokens_per_minute=PLENTY)
+    stub.script = Script(fault="hang")
+    words = "Hello " * 200
+    body = {"model": "support", "input": words}
+    if route != "/v1/embeddings":
+        body = body_for(route, "support", words)
+    with pytest.raises(httpx.ReadTimeout):
+        client.post(route, json=body, timeout=1)
+    assert stub.wait_idle(5)
+    stub.script = Script()
+    estimate = len(httpx.Request("POST", "http://x", json=body).content) // 4
+    # Each look costs one, and a chat has reserved 256 more.
+    paid = wait_for(lambda: (used := PLENTY - left(client)) < estimate + 100 and used, 5)
+    assert estimate <= paid
+
+
 def test_a_worker_that_fails_costs_nothing(keys: Keys, stub: StubWorker) -> None:
     within_one_minute(45)  # each of the two calls waits ten seconds for another worker
     client = keys(tokens_per_minute=PLENTY)

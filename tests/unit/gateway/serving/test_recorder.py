@@ -42,6 +42,21 @@ def draft(key: Key = KEY, **changes: Any) -> Draft:
     return made
 
 
+def test_a_prompt_is_estimated_where_its_client_left_before_the_worker_told() -> None:
+    made = draft()
+    made.outcome = "client_gone"
+    assert made.tokens == 14
+    made.turn = cast("Any", SimpleNamespace(choices={}, total=Usage(completion_tokens=4)))
+    prompt = len(made.call.asked) // 4
+    assert made.tokens == prompt + 4
+    assert use_of(made).usage == capture_of(made).usage
+    assert use_of(made).usage["prompt_tokens"] == prompt
+    made.outcome = "worker_failed"
+    assert made.tokens == 4, "a worker that failed bills what it told"
+    made.turn, made.outcome = None, "client_gone"
+    assert (made.tokens, use_of(made).usage) == (0, {}), "none was asked yet"
+
+
 @pytest.fixture
 def seal() -> Seal:
     return Seal(bytes(32))
