@@ -15,7 +15,7 @@ from deploy.progress import Progress
 from deploy.upload import upload_adapter
 from gateway.registry.receiving import CONFIG, MANIFEST, WEIGHTS
 
-from .beside import base_model, vllm_beside
+from .beside import base_model, known_as, worker_beside
 from .live import Live, wait_for
 
 ALIAS = "whole"
@@ -52,13 +52,16 @@ def answer(live: Live, model: str) -> tuple[str, str]:
     return said.model, said.choices[0].message.content or ""
 
 
-def test_an_alias_moves_from_an_adapter_to_a_merged_model(live: Live, merged: Path) -> None:
+def test_an_alias_moves_from_an_adapter_to_a_merged_model(
+    live: Live, merged: Path, tmp_path: Path
+) -> None:
     with live.admin() as admin:
         api = AdminApi(admin)
         upload_adapter(api, ALIAS, ADAPTER, Progress())
         told = upload_adapter(api, ALIAS, merged, Progress())
         name = f"{ALIAS}@2-{told['sha256'][:8]}"
-        stored = live.home / "storage" / "adapters" / told["sha256"]
+        stored = tmp_path / "stored"
+        stored.symlink_to(live.home / "storage" / "adapters" / told["sha256"])
 
         def promoted(number: int) -> bool:
             path = f"/admin/v1/adapters/{ALIAS}/promote"
@@ -68,7 +71,8 @@ def test_an_alias_moves_from_an_adapter_to_a_merged_model(live: Live, merged: Pa
         assert name in live.adapter(ALIAS)["versions"][1]["waiting"]
         by_adapter = answer(live, ALIAS)
         assert by_adapter[0] == f"{ALIAS}@1"
-        with vllm_beside(live, "whole", stored, "--served-model-name", name):
+        served = ("--served-model-name", name)
+        with worker_beside(live, stored, *served) as url, known_as(live, "whole", url):
             assert wait_for(lambda: promoted(2), 120, 1), live.adapter(ALIAS)
             [_, version] = live.adapter(ALIAS)["versions"]
             [place] = version["placements"]

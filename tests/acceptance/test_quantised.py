@@ -6,29 +6,13 @@ import asyncio
 import json
 import os
 import re
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 import httpx
 import pytest
 
-from deploy.compose import gateway_settings
-from deploy.config import load
-from gateway.registry.service import Registry
-from gateway.settings import WorkerSettings
-from gateway.workers.discovery import spec_of
-from tests.stub.server import free_port
-
-from .conftest import (
-    REPOSITORY,
-    SMALL,
-    SMALL_MODEL,
-    adapterloop,
-    environment_of,
-    processes_of,
-)
+from .beside import base_model, known_as, worker_beside
+from .conftest import REPOSITORY, SMALL, SMALL_MODEL
 from .live import Live, wait_for
 from .quantise import quantise
 
@@ -38,68 +22,13 @@ ASK = [{"role": "user", "content": "My parcel has not arrived. What can I do?"}]
 CHAT = "/v1/chat/completions"
 
 
-@dataclass(frozen=True)
-class Quantised:
-    """A running vLLM with the quantised base, and the registry that may be told of it."""
-
-    url: str
-    registry: Registry
-
-    @contextmanager
-    def entry(self, base: str) -> Iterator[None]:
-        """The worker as a configuration has it whose entry says `base`."""
-        spec = spec_of(WorkerSettings(name="quantised", url=self.url, base=base))
-        self.registry.upsert_worker(spec)
-        try:
-            yield
-        finally:
-            self.registry.remove_worker(spec.name)
-
-
 @pytest.fixture(scope="module")
-def quantised(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quantised]:
-    place, port = tmp_path_factory.mktemp("quantised"), free_port()
-    home, model = place / "home", place / SMALL_MODEL
-    quantise(live.home / "models" / "SmolLM2-135M-Instruct", model, METHOD)
-    settings = {
-        "ADAPTERLOOP_MODEL": str(model),
-        "ADAPTERLOOP_STORAGE": str(live.home / "storage"),
-        "ADAPTERLOOP_LOCAL_WORKER__PORT": str(port),
-        "ADAPTERLOOP_LOCAL_WORKER__DTYPE": "bfloat16",  # neither takes float32
-        "ADAPTERLOOP_LOCAL_WORKER__KV_CACHE_GIB": "1",
-    }
-    log = place / "worker.log"
-    with log.open("wb") as out:
-        worker = subprocess.Popen(
-            [*adapterloop(), "worker"],
-            cwd=REPOSITORY,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=environment_of(home, free_port(), **settings),
-        )
-    registry = Registry.from_settings(
-        gateway_settings(load().model_copy(update={"home": live.home}))
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        assert wait_for(lambda: worker.poll() is not None or healthy(url), 240, 0.5)
-        assert worker.poll() is None, log.read_text()[-4000:]
-        yield Quantised(url, registry)
-    finally:
-        registry.close()
-        worker.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            worker.wait(timeout=30)
-        for process in processes_of(home):
-            process.kill()
-        worker.wait()
-
-
-def healthy(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=10).is_success
-    except httpx.HTTPError:
-        return False
+def quantised(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a vLLM with the quantised base, which the registry does not know yet."""
+    model = tmp_path_factory.mktemp("quantised") / SMALL_MODEL
+    quantise(base_model(live), model, METHOD)
+    with worker_beside(live, model, dtype="bfloat16") as url:  # neither method takes float32
+        yield url
 
 
 def placed(live: Live, alias: str, number: int) -> dict[str, str]:
@@ -161,9 +90,9 @@ def register(live: Live, alias: str) -> None:
 
 
 @pytest.fixture(scope="class")
-def both(live: Live, quantised: Quantised) -> Iterator[None]:
+def both(live: Live, quantised: str) -> Iterator[None]:
     """Both workers hold both adapters, proven as far as the quantised base allows it."""
-    with quantised.entry("base"):
+    with known_as(live, "quantised", quantised, "base"):
         there = {"local", "quantised"}
         assert wait_for(lambda: both_placed(live, there), 180, 0.5), live.adapter(live.alias)
         yield
@@ -171,20 +100,18 @@ def both(live: Live, quantised: Quantised) -> Iterator[None]:
 
 @pytest.mark.usefixtures("both")
 class TestNamedAsTheSameBase:
-    async def test_calls_go_to_both_workers(self, live: Live, quantised: Quantised) -> None:
-        urls = [quantised.url, local_url(live)]
+    async def test_calls_go_to_both_workers(self, live: Live, quantised: str) -> None:
+        urls = [quantised, local_url(live)]
         before = [answers(url) for url in urls]
         told = await asyncio.gather(*(ask(live, "support@2", f"user-{n}") for n in range(8)))
         counts = [answers(url) - was for url, was in zip(urls, before, strict=True)]
         assert min(counts) > 0
         assert sum(counts) == len(told)
 
-    async def test_adapters_change_what_the_quantised_base_answers(
-        self, quantised: Quantised
-    ) -> None:
+    async def test_adapters_change_what_the_quantised_base_answers(self, quantised: str) -> None:
         """Asked of the worker itself, so that no other one answers."""
-        names = ["base@0", *support_on(quantised.url)]
-        async with httpx.AsyncClient(base_url=quantised.url, timeout=180) as worker:
+        names = ["base@0", *support_on(quantised)]
+        async with httpx.AsyncClient(base_url=quantised, timeout=180) as worker:
             body = {"messages": ASK, "max_tokens": 16, "temperature": 0}
             said = [
                 (await worker.post(CHAT, json={"model": name, **body})).json() for name in names
@@ -193,22 +120,20 @@ class TestNamedAsTheSameBase:
         assert len(texts) == len(names) == 3
 
 
-async def test_named_apart_each_version_is_only_on_its_own_base(
-    live: Live, quantised: Quantised
-) -> None:
-    with quantised.entry(SMALL):
+async def test_named_apart_each_version_is_only_on_its_own_base(live: Live, quantised: str) -> None:
+    with known_as(live, "quantised", quantised, SMALL):
         register(live, "desk")
         alone = {"quantised": "effective"}
         assert await asyncio.to_thread(
             wait_for, lambda: placed(live, "desk", 1) == alone, 120, 0.5
         ), live.adapter("desk")
         assert await asyncio.to_thread(wait_for, lambda: both_placed(live, {"local"}), 60, 0.5)
-        assert await asyncio.to_thread(wait_for, lambda: not support_on(quantised.url), 60, 0.5)
-        before = answers(quantised.url)
+        assert await asyncio.to_thread(wait_for, lambda: not support_on(quantised), 60, 0.5)
+        before = answers(quantised)
         told = {model: await ask(live, model) for model in (SMALL, "desk@1")}
-        assert answers(quantised.url) == before + len(told)
+        assert answers(quantised) == before + len(told)
         told |= {model: await ask(live, model) for model in ("base", "support@1")}
-        assert answers(quantised.url) == before + 2
+        assert answers(quantised) == before + 2
     assert len(set(told.values())) == len(told)
     with live.admin() as admin:
         assert admin.post("/admin/v1/adapters/desk/versions/1/retire", json={}).is_success
