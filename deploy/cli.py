@@ -14,7 +14,10 @@ _COMMANDS = {
     "keys": ("deploy.commands.keys", "Create, limit, list, rotate and revoke API keys."),
     "usage": ("deploy.commands.usage", "Show what was used, per day, alias and key."),
     "adapters": ("deploy.commands.adapters", "Add adapter versions and decide which one serves."),
-    "feedback": ("deploy.commands.feedback", "Import, export and erase rows; the golden set."),
+    "feedback": (
+        "deploy.commands.feedback",
+        "Import, export and erase rows; golden sets; confidence.",
+    ),
     "trainer": ("deploy.commands.trainer", "Refresh an adapter from what was reviewed."),
     "demo": ("deploy.commands.demo", "Two nights of the whole loop, on made-up tickets."),
     "gateway": ("deploy.commands.gateway", "Run one gateway in the foreground."),

@@ -146,6 +146,12 @@ def lock_sampling(
     return msgspec.convert(state, SamplingState) if state else None
 
 
+def read_sampling(connection: Connection, tenant: str, alias: str) -> SamplingState | None:
+    """Give what the sampling of an alias remembers, without a lock."""
+    state = connection.scalar(select(SAMPLING.c.state).where(_sampled(tenant, alias)))
+    return msgspec.convert(state, SamplingState) if state else None
+
+
 def save_sampling(
     connection: Connection, tenant: str, alias: str, state: SamplingState, now: float
 ) -> None:

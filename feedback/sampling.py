@@ -109,6 +109,38 @@ def draw(
     return after, Drawn(audit, is_doubtful, audit_p, doubt_p)
 
 
+class Use(msgspec.Struct, frozen=True):
+    """How the budget was used in the last 24 hours, or the hour around their beginning too.
+
+    Below `threshold` (a mean logprob), an answer of the version that answered last is taken as
+    doubtful; None where there is no room, or no score yet.
+    """
+
+    budget: int
+    seen: int
+    doubtful: int
+    audited: int
+    threshold: float | None
+
+
+def use_of(state: SamplingState | None, now: float, budget: int) -> Use:
+    """Tell how the budget, in items a day, is used, and where doubt begins by now."""
+    state = state or SamplingState(now)
+    hours = _recent(state.hours, now)
+    seen = sum(bucket.seen for bucket in hours)
+    doubtful = sum(bucket.doubtful for bucket in hours)
+    audited = sum(bucket.audit for bucket in hours)
+    is_first_day = now - state.since < _DAY
+    expected = max(seen, _FIRST_DAY * budget if is_first_day else 1)
+    room = budget - doubtful - max(float(audited), AUDIT_SHARE * budget)
+    share = (room if is_first_day else budget * (1 - AUDIT_SHARE)) / max(expected, 1)
+    scores = sorted(state.windows[-1].scores) if state.windows else []
+    threshold = None
+    if scores and room >= 1:
+        threshold = scores[min(len(scores) - 1, int(min(1.0, share) * len(scores)))]
+    return Use(budget, seen, doubtful, audited, threshold)
+
+
 def _with(
     windows: tuple[Window, ...], version: int, scores: tuple[float, ...]
 ) -> tuple[Window, ...]:

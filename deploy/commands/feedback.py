@@ -22,7 +22,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group("feedback")
 def command() -> None:
-    """Import rows, export data sets, set the golden set, erase people's rows."""
+    """Import, export and erase rows, set the golden set, look at confidence."""
 
 
 @command.command("import")
@@ -157,6 +157,47 @@ def _run(one: dict[str, Any]) -> str:
 def _version(one: dict[str, Any]) -> str:
     made = "merged" if one["merged"] else (one["dataset"] or "")[:12]
     return f"{one['model']:<22}{one['state']:<12}{made}"
+
+
+@command.command("confidence")
+@click.argument("aliases", metavar="[ALIAS]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Tell as JSON.")
+def confidence(aliases: tuple[str, ...], as_json: bool) -> None:
+    """Tell how far the model's sureness can be trusted, by what reviewers found; of all aliases."""
+    with admin_api() as api:
+        names = aliases or [one["alias"] for one in api.get("/adapters")["data"]]
+        told = [api.get(f"/confidence/{quote(name, safe='')}") for name in names]
+    pages = ("\n".join(_trust(one)) for one in told)
+    click.echo(json.dumps(told, indent=1) if as_json else "\n\n".join(pages))
+
+
+def _trust(told: dict[str, Any]) -> list[str]:
+    """Give a page about the sureness of an alias's answers."""
+    labels = ", ".join(f"{n} {reason}" for reason, n in told["labels"].items()) or "none"
+    missed, review = told["missed"], told["review"]
+    lines = [told["alias"]]
+    facts = {
+        "method": told["method"],
+        "labels": f"{sum(told['labels'].values())} ({labels}), {told['wrong']} wrong",
+        "AUROC": f"{_share(told['auroc'])} (least sure token: {_share(told['auroc_minimum'])})",
+        "Brier, ECE": f"{_share(told['brier'])}, {_share(told['ece'])}",
+        "missed errors": "nothing was audited"
+        if missed is None
+        else f"{missed['value']:.1%} ({missed['low']:.1%} to {missed['high']:.1%}),"
+        f" {missed['items']} audited",
+        "review": f"{review['doubtful']} doubtful and {review['audited']} audited of a budget of"
+        f" {review['budget']} a day; {review['seen']} answers",
+        "doubtful below": f"{_share(review['threshold'])} (mean logprob)",
+    }
+    lines += [f"  {name:<16}{fact}" for name, fact in facts.items()]
+    if told["risk_coverage"]:
+        lines.append("  surest share    wrong among them")
+        lines += [f"  {p['coverage']:>12.0%}    {p['risk']:.1%}" for p in told["risk_coverage"]]
+    return lines
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _pairs(given: tuple[str, ...], option: str) -> dict[str, str]:

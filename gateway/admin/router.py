@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from gateway.admin import (
     adapters,
+    confidence,
     data,
     erasures,
     files,
@@ -31,7 +32,7 @@ def create_admin_router() -> APIRouter:
     router = APIRouter(responses=errors)
     for part in (
         *(adapters, files, options, publish, workers, policies, keys, usage, review),
-        *(data, erasures, jobs),
+        *(confidence, data, erasures, jobs),
     ):
         router.include_router(part.create_router())
     return router

@@ -168,3 +168,47 @@ def test_erase_as_json(erasures: Gateway, option: str) -> None:
     result = run("erase", *NAMED, option, "--json")
     assert json.loads(result.stdout) == ERASED
     assert [body["dry_run"] for body in bodies(erasures)] == [option == "--dry-run"]
+
+
+TRUST = {
+    "alias": "support",
+    "method": "platt",
+    "labels": {"audit": 30, "flagged": 12},
+    "wrong": 9,
+    "auroc": 0.81234,
+    "auroc_minimum": 0.7,
+    "brier": 0.1,
+    "ece": None,
+    "risk_coverage": [{"coverage": 0.5, "risk": 0.025}, {"coverage": 1.0, "risk": 0.2}],
+    "missed": {"value": 0.1, "low": 0.05, "high": 0.2, "items": 30},
+    "review": {"budget": 100, "seen": 400, "doubtful": 70, "audited": 18, "threshold": -0.5},
+}
+
+
+def test_confidence_of_every_alias_or_of_some(gateway: Gateway) -> None:
+    bare = {**TRUST, "alias": "base", "labels": {}, "risk_coverage": [], "missed": None}
+    gateway.answers |= {
+        "GET /admin/v1/adapters": [
+            httpx.Response(200, json={"data": [{"alias": "base"}, {"alias": "support"}]})
+        ],
+        "GET /admin/v1/confidence/base": [httpx.Response(200, json=bare)],
+        "GET /admin/v1/confidence/support": [httpx.Response(200, json=TRUST)],
+    }
+    result = run("confidence")
+    assert result.exit_code == 0, result.output
+    first, second = result.stdout.split("\n\n")
+    assert "nothing was audited" in first
+    assert [" ".join(line.split()) for line in second.splitlines()] == [
+        "support",
+        "method platt",
+        "labels 42 (30 audit, 12 flagged), 9 wrong",
+        "AUROC 0.812 (least sure token: 0.700)",
+        "Brier, ECE 0.100, -",
+        "missed errors 10.0% (5.0% to 20.0%), 30 audited",
+        "review 70 doubtful and 18 audited of a budget of 100 a day; 400 answers",
+        "doubtful below -0.500 (mean logprob)",
+        "surest share wrong among them",
+        "50% 2.5%",
+        "100% 20.0%",
+    ]
+    assert json.loads(run("confidence", "support", "--json").stdout) == [TRUST]

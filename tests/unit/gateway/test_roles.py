@@ -69,6 +69,7 @@ TABLE = {
     "POST /admin/v1/review/{item_id}/claim": REVIEWERS,
     "POST /admin/v1/review/{item_id}/undo": REVIEWERS,
     "GET /admin/v1/lineage/{response_id}": READERS,
+    "GET /admin/v1/confidence/{alias}": READERS,
     "GET /admin/v1/datasets": READERS,
     "POST /admin/v1/datasets": TRAINERS,
     "GET /admin/v1/datasets/{digest}": READERS,
