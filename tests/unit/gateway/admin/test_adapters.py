@@ -376,7 +376,7 @@ async def test_the_document_is_complete(app: FastAPI) -> None:
     paths = app.openapi()["paths"]
     body = paths["/admin/v1/adapters/{alias}/versions"]["post"]["requestBody"]["content"]
     assert set(body) == {"multipart/form-data", "application/json"}
-    assert len(paths) == 40
+    assert len(paths) == 41
     for path in paths.values():
         for operation in path.values():
             assert "401" in operation["responses"]
