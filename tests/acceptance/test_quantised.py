@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 import httpx
+import openai
 import pytest
 
 from .beside import base_model, known_as, worker_beside
@@ -57,11 +58,10 @@ def local_url(live: Live) -> str:
     return next(str(one["url"]) for one in listed if one["name"] == "local")
 
 
-async def ask(live: Live, model: str, user: str = "u") -> str:
-    async with live.async_client() as client:
-        answer = await client.chat.completions.create(
-            model=model, messages=ASK, max_tokens=16, temperature=0, user=user
-        )
+async def ask(client: openai.AsyncOpenAI, model: str, user: str = "u") -> str:
+    answer = await client.chat.completions.create(
+        model=model, messages=ASK, max_tokens=16, temperature=0, user=user
+    )
     assert answer.choices[0].message.content
     return str(answer.choices[0].message.content)
 
@@ -103,7 +103,9 @@ class TestNamedAsTheSameBase:
     async def test_calls_go_to_both_workers(self, live: Live, quantised: str) -> None:
         urls = [quantised, local_url(live)]
         before = [answers(url) for url in urls]
-        told = await asyncio.gather(*(ask(live, "support@2", f"user-{n}") for n in range(8)))
+        # More at once than one worker gets while the other has none.
+        async with live.async_client() as client:
+            told = await asyncio.gather(*(ask(client, "support@2", f"u-{n}") for n in range(16)))
         counts = [answers(url) - was for url, was in zip(urls, before, strict=True)]
         assert min(counts) > 0
         assert sum(counts) == len(told)
@@ -130,9 +132,10 @@ async def test_named_apart_each_version_is_only_on_its_own_base(live: Live, quan
         assert await asyncio.to_thread(wait_for, lambda: both_placed(live, {"local"}), 60, 0.5)
         assert await asyncio.to_thread(wait_for, lambda: not support_on(quantised), 60, 0.5)
         before = answers(quantised)
-        told = {model: await ask(live, model) for model in (SMALL, "desk@1")}
-        assert answers(quantised) == before + len(told)
-        told |= {model: await ask(live, model) for model in ("base", "support@1")}
+        async with live.async_client() as client:
+            told = {model: await ask(client, model) for model in (SMALL, "desk@1")}
+            assert answers(quantised) == before + len(told)
+            told |= {model: await ask(client, model) for model in ("base", "support@1")}
         assert answers(quantised) == before + 2
     assert len(set(told.values())) == len(told)
     with live.admin() as admin:
