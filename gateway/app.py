@@ -150,8 +150,6 @@ async def _running(
     settings: GatewaySettings, registry: Registry, serving: Serving, readiness: Readiness
 ) -> AsyncIterator[None]:
     """Build what is shared and keep the background tasks; all of it ends with the block."""
-    # Containers on a host's own network share its name, and each has a process 1.
-    gateway_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
         upstream = HttpUpstream(settings.timeouts)
@@ -164,7 +162,7 @@ async def _running(
         store = FeedbackStore(engine, settings.feedback)
         watch = WorkerWatch(lambda spec: make_admin(spec, session), bases=settings.base_models)
         group, router = await _open_router(settings, registry, watch, stack)
-        keeper = SnapshotKeeper(registry, router, gateway_id)
+        keeper = SnapshotKeeper(registry, router, _gateway_id())
         serving.open(keeper)
         policies = PolicyBook(settings.policy_file)
 
@@ -198,6 +196,14 @@ async def _running(
                 task.cancel()
             await keeper.leave()
             beats.cancel()
+
+
+def _gateway_id() -> str:
+    """Name this process among all gateways.
+
+    Containers on a host's own network share its name, and each has a process 1.
+    """
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 async def _open_router(

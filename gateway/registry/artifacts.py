@@ -74,9 +74,7 @@ def inspect(draft: Draft, *bases: Rules) -> AdapterFacts:
         "rank": rank,
         "alpha": config.get("lora_alpha"),
         "target_modules": targets,
-        "files": {
-            name: {"sha256": file.sha256, "size": file.size} for name, file in draft.files.items()
-        },
+        "files": draft.described,
     }
     return AdapterFacts(rules.base_model, rank, manifest)
 

@@ -129,7 +129,7 @@ def _may_hold(row: Row[Any], version: Version) -> bool:
     declared = seen.get("static") and version.tenant == DEFAULT_TENANT and version.model in names
     if version.worker_name in names or declared:
         return True
-    return not seen.get("static") and not seen.get("merged") and not version.is_merged
+    return not seen.get("static") and not version.is_merged
 
 
 def _events(connection: Connection, mine: tuple[Any, ...]) -> dict[int, list[StateChange]]:

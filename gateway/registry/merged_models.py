@@ -37,9 +37,7 @@ def inspect_merged(draft: Draft, *bases: Rules) -> AdapterFacts:
         "kind": "merged",
         "base_model": base,
         "architectures": config["architectures"],
-        "files": {
-            name: {"sha256": file.sha256, "size": file.size} for name, file in draft.files.items()
-        },
+        "files": draft.described,
     }
     return AdapterFacts(base, 0, manifest)
 

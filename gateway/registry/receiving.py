@@ -99,10 +99,14 @@ class Draft:
         return digest_of({name: file.sha256 for name, file in self.files.items()})
 
     @property
+    def described(self) -> dict[str, dict[str, str | int]]:
+        """The files' digests and sizes by name, as manifests have them."""
+        return {name: {"sha256": f.sha256, "size": f.size} for name, f in self.files.items()}
+
+    @property
     def listing(self) -> bytes:
         """What is written last of a kept adapter: its files' digests and sizes, as JSON."""
-        files = {name: {"sha256": f.sha256, "size": f.size} for name, f in self.files.items()}
-        return json.dumps(files, indent=1, sort_keys=True).encode()
+        return json.dumps(self.described, indent=1, sort_keys=True).encode()
 
 
 @contextmanager

@@ -10,14 +10,13 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import httptools
 
 from gateway.registry.snapshot import WorkerSpec
+from gateway.serving.addresses import address_of
 from gateway.settings import Timeouts, read_secret
 
 _MAX_EVENT = 8 * 1024 * 1024
@@ -63,28 +62,6 @@ class Upstream(Protocol):
     ) -> AbstractAsyncContextManager[UpstreamAnswer]:
         """Send a JSON body. Raises `UpstreamError` when no answer begins in time."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Address:
-    host: str
-    port: int
-    authority: str
-    tls: bool
-    prefix: str
-
-    @classmethod
-    def of(cls, url: str) -> _Address:
-        parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        port = parts.port or (443 if tls else 80)
-        host = parts.hostname or ""
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return cls(host, port, authority, tls, parts.path.rstrip("/"))
-
-
-address_of = lru_cache(maxsize=1024)(_Address.of)
-"""Takes a worker's URL apart, once."""
 
 
 class HttpUpstream:
