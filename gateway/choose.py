@@ -13,7 +13,7 @@ def choose(
     version: Version,
     placements: Iterable[Placement],
     observed: Mapping[str, Observed],
-    in_flight: Mapping[str, int],
+    outstanding: Mapping[str, int],
     key: str = "",
     *,
     slack: int = 0,
@@ -21,21 +21,22 @@ def choose(
 ) -> str | None:
     """Give the name of the worker to call, or None while no worker can answer.
 
-    `shut` are workers that get no call now: full ones, and those that fail.
+    `outstanding` are the calls on each worker, by its name, whoever made them; `shut` are workers
+    that get no call now: full ones, and those that fail.
 
-    An adapter goes only where this boot of the worker was proven to answer with it. The least
-    loaded wins, by our own calls in flight and the worker's figures. Among those within `slack`
-    calls of the least, workers that have the version in their running batch come before those that
-    have it in memory only: the latter must first swap it in. Then the rendezvous hash of `key`
-    decides, so that a session, or what begins alike, keeps its worker and the prefix cache there as
-    workers come and go. Excluding a worker is leaving it out of `observed`.
+    An adapter goes only where this boot of the worker was proven to answer with it. The one with
+    the fewest calls wins. Among those within `slack` calls of it, workers that have the version in
+    their running batch come before those that have it in memory only: the latter must first swap it
+    in. Then the rendezvous hash of `key` decides, so that a session, or what begins alike, keeps
+    its worker and the prefix cache there as workers come and go. Excluding a worker is
+    leaving it out of `observed`.
     """
     loads = []
     for seen in able_workers(version, placements, observed):
         worker = seen.worker
         if worker in shut:
             continue
-        loads.append((in_flight.get(worker, 0) + seen.running + seen.waiting, worker, seen.active))
+        loads.append((outstanding.get(worker, 0), worker, seen.active))
     if not loads:
         return None
     if len(loads) == 1:

@@ -20,7 +20,7 @@ from gateway.registry.records import in_flight
 from gateway.registry.snapshot import Placement, Snapshot, Version, WorkerSpec, why_left_out
 from gateway.serving.breaker import Breakers, State
 from gateway.serving.demand import LoadsOnDemand
-from gateway.serving.full import FullWorkers
+from gateway.serving.occupancy import Occupancy
 from gateway.serving.retries import RetryBudget
 from gateway.serving.uses import Uses
 from gateway.serving.waiting import Resort, Standing, WaitingRoom
@@ -68,7 +68,7 @@ class Router:
         self.found: Counter[str] = Counter()
         self.queue: WaitingRoom[Target] = WaitingRoom(settings, self.end)
         self.retries = RetryBudget()
-        self._full = FullWorkers(settings)
+        self._occupancy = Occupancy(settings)
         self._breakers = Breakers()
         self._queued: Counter[int] = Counter()
         self._hungry: Counter[int] = Counter()
@@ -84,7 +84,7 @@ class Router:
         before, self.snapshot = self.snapshot, snapshot
         if before is None or dict(before.workers) != dict(snapshot.workers):
             self._watch.set_workers(snapshot.workers.values())
-            self._full.keep(snapshot.workers)
+            self._occupancy.keep(snapshot.workers)
             self._breakers.keep(snapshot.workers)
         else:
             for worker in _gained(before, snapshot):
@@ -207,7 +207,7 @@ class Router:
         if not self.per_worker[worker]:
             del self.per_worker[worker]  # workers that are found come under ever new names
         self.spared(target)
-        self._full.count(worker, self.per_worker[worker])
+        self._occupancy.count(worker, self.per_worker[worker])
         if answered:
             self._breakers.answered(worker, time.monotonic())
         elif answered is not None:
@@ -226,7 +226,7 @@ class Router:
         if self.queue:
             return None
         shut = {seen.worker for seen in self._watch.observed.values() if seen.waiting}
-        shut |= self._full.names | self._breakers.shut
+        shut |= self._occupancy.full | self._breakers.shut
         shut |= {name for name in self._watch.observed if name in avoid}
         target = self._choose(version, "", self._watch.observed, shut)
         if target is not None:
@@ -246,7 +246,7 @@ class Router:
     @property
     def full(self) -> Set[str]:
         """The workers that take no further call."""
-        return self._full.names
+        return self._occupancy.full
 
     def circuits(self) -> dict[str, State]:
         """Tell for each worker whether it gets calls."""
@@ -258,13 +258,13 @@ class Router:
         """Take note of what a worker said of itself."""
         if seen.boot:
             self._breakers.booted(seen.worker, seen.boot)
-        self._full.read(seen, self.per_worker[seen.worker])
+        self._occupancy.read(seen, self.per_worker[seen.worker])
         self.queue.serve()
 
     def _ask_again(self) -> None:
         """Have full workers probed whose readings are old: somebody waits for room."""
         oldest = time.time() - _STALE_S
-        for name in self._full.names:
+        for name in self._occupancy.full:
             seen = self._watch.observed.get(name)
             if seen is not None and seen.at < oldest:
                 self._watch.suspect(name)
@@ -286,7 +286,7 @@ class Router:
             worker, now = target.worker.name, time.monotonic()
             self.per_worker[worker] += 1
             self._calls[target] += 1
-            self._full.count(worker, self.per_worker[worker])
+            self._occupancy.count(worker, self.per_worker[worker])
             self._breakers.tried(worker, now)
             self.retries.tried(now)
         return target
@@ -295,7 +295,7 @@ class Router:
         self, version: Version, session: str, avoid: Mapping[str, Observed | None]
     ) -> Target | None:
         observed = self._seen_without(avoid)
-        shut: Set[str] = self._full.names
+        shut: Set[str] = self._occupancy.full
         if self._breakers.any_open:
             able = able_workers(version, self._placements(version), observed)
             candidates = [seen.worker for seen in able]
@@ -306,9 +306,8 @@ class Router:
         self, version: Version, session: str, observed: Mapping[str, Observed], shut: Set[str]
     ) -> Target | None:
         placements = self._placements(version)
-        name = choose(
-            version, placements, observed, self.per_worker, session, slack=_SLACK, shut=shut
-        )
+        busy = self._occupancy.outstanding
+        name = choose(version, placements, observed, busy, session, slack=_SLACK, shut=shut)
         spec = self.snapshot.workers.get(name) if self.snapshot and name else None
         if name is None or spec is None:
             return None

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -102,13 +103,22 @@ def both(live: Live, quantised: str) -> Iterator[None]:
 class TestNamedAsTheSameBase:
     async def test_calls_go_to_both_workers(self, live: Live, quantised: str) -> None:
         urls = [quantised, local_url(live)]
-        before = [answers(url) for url in urls]
-        # More at once than one worker gets while the other has none.
-        async with live.async_client() as client:
-            told = await asyncio.gather(*(ask(client, "support@2", f"u-{n}") for n in range(16)))
-        counts = [answers(url) - was for url, was in zip(urls, before, strict=True)]
+
+        async def burst() -> list[float]:
+            """Ask more at once than one worker gets while the other has none; who answered."""
+            before = [answers(url) for url in urls]
+            async with live.async_client() as client:
+                asked = (ask(client, "support@2", f"u-{n}") for n in range(16))
+                told = await asyncio.gather(*asked)
+            counts = [answers(url) - was for url, was in zip(urls, before, strict=True)]
+            assert sum(counts) == len(told)
+            return counts
+
+        # The gateway hears of a proof a moment after the registry, which was asked until now.
+        counts, until = await burst(), time.monotonic() + 30
+        while min(counts) == 0 and time.monotonic() < until:
+            counts = await burst()
         assert min(counts) > 0
-        assert sum(counts) == len(told)
 
     async def test_adapters_change_what_the_quantised_base_answers(self, quantised: str) -> None:
         """Asked of the worker itself, so that no other one answers."""

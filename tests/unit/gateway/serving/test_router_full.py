@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -111,6 +112,20 @@ async def test_who_leaves_the_queue_holds_nothing(group: asyncio.TaskGroup) -> N
     await settled()
     assert fleet.router.per_worker["w0"] == 0
     assert (await fleet.call()).worker.name == "w0"
+
+
+async def test_bursts_are_shared_evenly_whatever_was_read_in_one(group: asyncio.TaskGroup) -> None:
+    fleet = Fleet(group, 2)
+    await fleet.probe()
+    for _ in range(4):
+        targets = [await fleet.call(session=str(n)) for n in range(16)]
+        counts = Counter(target.worker.name for target in targets)
+        assert min(counts[name] for name in fleet.workers) >= 7
+        for name, worker in fleet.workers.items():
+            worker.running = counts[name]
+        await fleet.probe()
+        for target in targets:
+            fleet.router.end(target, answered=True)
 
 
 async def test_a_failing_worker_gets_no_calls_until_it_is_tried(
