@@ -5,6 +5,7 @@ The registry of the gateway lies in the same database and uses them too.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from feedback.errors import StoreAway
 
 _WRITES = "adapterloop_writes"
+_TURN = "adapterloop_turn"
+_LOCKED_S = 5.0
+"""Seconds to wait for SQLite's one writer: for those of this process, and then for the others."""
 _READ_ONLY = ("25006", "0A000")
 """How a PostgreSQL refuses to write that is a standby now: a statement, or the transaction."""
 _PATIENCE = {
@@ -71,15 +75,19 @@ def _with_driver(url: URL) -> URL:
 
 def _sqlite_engine(url: URL) -> Engine:
     engine = create_engine(
-        url, connect_args={"timeout": 5.0, "check_same_thread": False}, **_json()
+        url,
+        connect_args={"timeout": _LOCKED_S, "check_same_thread": False},
+        execution_options={_TURN: threading.Lock()},
+        **_json(),
     )
+    busy = f"busy_timeout = {_LOCKED_S * 1000:.0f}"
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
         # The driver's own BEGIN comes late and is never IMMEDIATE: `_begin` sends ours instead.
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in ("busy_timeout = 5000", "journal_mode = WAL", "foreign_keys = ON"):
+        for pragma in (busy, "journal_mode = WAL", "foreign_keys = ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -111,8 +119,28 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
     Raises `StoreAway` when the database does not answer or stays locked.
     """
-    with _translated(), engine.execution_options(**{_WRITES: True}).begin() as connection:
+    writer = engine.execution_options(**{_WRITES: True})
+    with _translated(), _turn(engine), writer.begin() as connection:
         yield connection
+
+
+@contextmanager
+def _turn(engine: Engine) -> Iterator[None]:
+    """Let SQLite's writers of this process in one by one.
+
+    SQLite itself lets in whoever happens to try next: of many, some would wait in vain, each with
+    a connection that readers lack.
+    """
+    turn: threading.Lock | None = engine.get_execution_options().get(_TURN)
+    if turn is None:
+        yield
+        return
+    if not turn.acquire(timeout=_LOCKED_S):
+        raise StoreAway
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,30 @@ def test_a_reader_sees_one_state_while_others_write(registry: Registry) -> None:
         assert connection.scalar(query) == 0
     with reading(registry._engine) as connection:
         assert connection.scalar(query) == 1
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_many_that_wait_to_write_hold_up_no_reader_and_all_come_in(registry: Registry) -> None:
+    engine = registry._engine
+    errors: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            registry.upsert_worker(WorkerSpec(f"w{number}", "http://x"))
+        except BaseException as error:
+            errors.append(error)
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(30)]
+    with writing(engine):
+        for writer in writers:
+            writer.start()
+        time.sleep(0.3)  # for them to come so far
+        with reading(engine) as connection:
+            assert connection.scalar(text("SELECT count(*) FROM workers")) == 0
+    for writer in writers:
+        writer.join()
+    assert errors == []
+    assert len(registry.snapshot().workers) == 30
 
 
 def test_the_clock_that_all_share(registry: Registry) -> None:
