@@ -141,7 +141,7 @@ async def test_one_bad_passage_costs_only_its_own_question(tmp_path: Path) -> No
 async def test_no_answer_in_time_is_unavailable(tmp_path: Path) -> None:
     model = Letters()
     async with process(tmp_path / "g.sock", model):
-        client = JudgeClient(tmp_path / "g.sock", timeout=0.5)
+        client = JudgeClient(tmp_path / "g.sock", timeout=1.5)
         await client.ping()
         model.go.clear()
         with pytest.raises(GuardUnavailable):

@@ -296,6 +296,7 @@ async def test_who_does_not_lead_touches_nothing() -> None:
     store, worker = MemoryStore(version(1)), FakeWorker()
     store.holder = "another"
     async with controlling(store, worker):
+        await until(lambda: bool(store.specs))
         await asyncio.sleep(0.3)
     assert worker.log == []
     assert store.specs == {"w1": worker.spec}

@@ -195,9 +195,12 @@ async def test_a_load_that_breaks_costs_nobody_else() -> None:
 
 async def test_calls_that_wait_for_room_count_as_use() -> None:
     async with serving(Fleet()) as fleet:
-        asyncio.get_running_loop().call_later(0.2, fleet.publish)
         deadline = asyncio.get_running_loop().time() + 5
-        fleet.router.end(await fleet.router.begin(VERSION, "", deadline, {}, Standing(1, "normal")))
+        asked = fleet.router.begin(VERSION, "", deadline, {}, Standing(1, "normal"))
+        calling = asyncio.ensure_future(asked)
+        await until(lambda: bool(fleet.placed))
+        fleet.publish()
+        fleet.router.end(await calling)
         for worker in fleet.workers.values():
             worker.waiting = 4
             await fleet.watch.look(worker.spec.name)

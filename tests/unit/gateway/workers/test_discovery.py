@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable
 
 import aiohttp
@@ -223,7 +222,10 @@ async def until(what: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_changes_are_taken_up_at_once_whatever_other_entries_do() -> None:
+async def test_changes_are_taken_up_at_once_whatever_other_entries_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.workers.discovery.LOOK_S", 600.0)
     store, source, leads = Known(), Followed("10.0.0.1"), False
     other = WorkerSettings(name="slow", url="dns+http://vllm")
     discovery = Discovery(store, [(other, Stuck()), (ENTRY, source)])
@@ -235,9 +237,7 @@ async def test_changes_are_taken_up_at_once_whatever_other_entries_do() -> None:
     await until(lambda: set(store.workers) == {"gpu@10.0.0.1"})
     source.addresses, source.ending = ("10.0.0.2",), {"10.0.0.1"}
     source.news.set()
-    began = time.monotonic()
-    await until(lambda: set(store.workers) == {"gpu@10.0.0.2"})
-    assert time.monotonic() - began < 1
+    await until(lambda: set(store.workers) == {"gpu@10.0.0.2"})  # long before the next look
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
