@@ -16,7 +16,6 @@ import uvicorn
 from .script import Script
 from .worker import Seen, Worker, serving_config
 
-
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _FIRST_PORT = 15_000
 _given: set[int] = set()
