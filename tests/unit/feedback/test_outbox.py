@@ -45,7 +45,7 @@ def test_past_the_bound_records_are_dropped_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_record_older_than_100_ms_survives_sigkill(tmp_path: Path) -> None:
-    """Of 100 ms in which it could run: a machine that stands still does so in one of the sleeps."""
+    """Of 100 ms in which it could run: a machine that stands still does so in one sleep."""
     program = (
         "import sys, time; from pathlib import Path; from feedback.outbox import Outbox\n"
         "outbox = Outbox(Path(sys.argv[1]))\n"
