@@ -42,6 +42,8 @@ Spent = Callable[[int, str], Awaitable[int]]
 _MINUTE = 60
 _NO_BOUND = 2**53
 _DAY = 86_400
+_PATIENCE_S = 0.5
+"""Seconds that Redis may take over a command or a connection."""
 _AWAY_S = 1.0
 """Seconds for which a store that failed is not asked again."""
 _BEGIN_S = 2
@@ -212,6 +214,9 @@ class Limiter:
     async def _begin(self, grant: Grant) -> None:
         """Put what was used before, which is in the database, into a counter that is new."""
         name, storage = _budget(grant), grant.storage
+        if await storage.get(name) >= _BEGUN:  # another call did it after this one had looked
+            await storage.clear(_beginning(grant))
+            return
         try:
             before = await self._spent(grant.key.account, _first_day(grant.period))
         except GatewayError:
@@ -314,8 +319,8 @@ def _redis(url: str) -> RedisStorage:
         wrap_exceptions=True,
         implementation="redispy",
         key_prefix="adapterloop",
-        socket_timeout=0.5,
-        socket_connect_timeout=0.5,
+        socket_timeout=_PATIENCE_S,
+        socket_connect_timeout=_PATIENCE_S,
         retry=retry,
     )
 

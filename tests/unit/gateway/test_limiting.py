@@ -230,6 +230,29 @@ async def test_many_calls_at_once_begin_a_budget_once(limiter: Limiter, store: S
         await limiter.take(mine, 1)
 
 
+async def test_a_call_that_looked_before_a_budget_began_does_not_begin_it_again(
+    limiter: Limiter, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is counted twice, for a moment only, is a budget that other calls find spent."""
+    mine, get = key(token_budget=100), limiter._local.get
+    looked, begun = asyncio.Event(), asyncio.Event()
+
+    async def get_late(name: str) -> int:
+        found = await get(name)
+        if not looked.is_set():
+            looked.set()
+            await begun.wait()
+        return found
+
+    monkeypatch.setattr(limiter._local, "get", get_late)
+    late = asyncio.ensure_future(limiter.take(mine, 10))
+    await looked.wait()
+    await call(limiter, mine, 10, 10)
+    begun.set()
+    await late
+    assert len(store.asked) == 1
+
+
 async def test_a_database_that_is_away_is_not_taken_for_an_unused_budget(
     limiter: Limiter, store: Store
 ) -> None:
