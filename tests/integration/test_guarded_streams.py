@@ -50,7 +50,7 @@ def foul(guard_socket: Path) -> list[str]:
     """The sentences that the default policy blocks when the guard is asked for them alone."""
 
     async def scores() -> list[float]:
-        client = JudgeClient(guard_socket)
+        client = JudgeClient(guard_socket, timeout=60)
         try:
             found = await client.judge(["toxicity"], [Passage(text) for text in SENTENCES])
         finally:
