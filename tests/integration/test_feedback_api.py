@@ -121,7 +121,7 @@ def test_only_ones_own_answers(live: Live, stack: Stack) -> None:
     registry.close()
     with live.http() as mine, live.http(stranger) as theirs:
         response_id = answered(mine)
-        assert wait_for(lambda: theirs.get("/v1/models").status_code == 200, 5)
+        assert wait_for(lambda: theirs.get("/v1/models").status_code == 200, 20)
         other_route = response_id.replace("chatcmpl-", "cmpl-x")
         last = "0" if response_id[-1] != "0" else "1"
         for http, name in (

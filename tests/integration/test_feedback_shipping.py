@@ -104,11 +104,15 @@ def test_a_new_gateway_beside_an_orphan_takes_another_file(make_stack: MakeStack
         with held(stack):
             ids = [answered(http) for _ in range(5)]
             assert stack.kept(ids)
-            stack.gateway.stop(how=signal.SIGKILL)
-            stack.gateway.start()
-            other = stack.home / "outbox" / f"gateway-{stack.port}-2.db"
-            assert wait_for(other.exists, 60)
-            assert not gone(pid)
+            # An orphan gives up within ten seconds, and a gateway may take longer to start.
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                stack.gateway.stop(how=signal.SIGKILL)
+                stack.gateway.start()
+                other = stack.home / "outbox" / f"gateway-{stack.port}-2.db"
+                assert wait_for(other.exists, 60)
+            finally:
+                os.kill(pid, signal.SIGCONT)
     stack.wait_ready()
     assert wait_for(lambda: gone(pid), 30)
     with stack.live.http() as http:
