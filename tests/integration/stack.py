@@ -161,10 +161,10 @@ class Stack:
         process = self._process("gateway", self.settings.model_copy(update={"port": port}))
         live = replace(self.live, base_url=f"http://127.0.0.1:{port}/v1")
         self.others.append((process.start(), live))
-        self._wait_ready(process, live, 120)
+        self._wait_ready(process, live, 200)
         return process, live
 
-    def wait_ready(self, seconds: float = 120) -> None:
+    def wait_ready(self, seconds: float = 200) -> None:
         """Wait until `/health/ready` of the first gateway says 200."""
         self._wait_ready(self.gateway, self.live, seconds)
 

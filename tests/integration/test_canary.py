@@ -48,7 +48,7 @@ def test_the_base_then_a_canary_that_holds_and_one_that_faults(make_stack: MakeS
         assert answer["model"] == "base@0"
         assert ask(http, "support@0").status_code == 200
         path = f"/v1/feedback/{answer['id']}"
-        known = wait_for(lambda: (b := http.get(path).json())["status"] == "linked" and b, 10)
+        known = wait_for(lambda: (b := http.get(path).json())["status"] == "linked" and b, 30)
         assert known
         assert known["model"] == "support@0"  # under the alias that was called
         flag = {"response_id": answer["id"], "rating": "down", "correction": "Better."}
@@ -62,7 +62,7 @@ def test_the_base_then_a_canary_that_holds_and_one_that_faults(make_stack: MakeS
             assert ask(http).status_code == 200
             return bool(told(stack)["stable"] == first)
 
-        assert wait_for(promoted, 30), stack.controller.tail()
+        assert wait_for(promoted, 90), stack.controller.tail()
         move = told(stack)["events"][-1]
         assert (move["kind"], move["actor"]) == ("promote", "controller")
         assert move["detail"]["answers"] >= ROLLOUT.answers
@@ -81,11 +81,11 @@ def test_the_base_then_a_canary_that_holds_and_one_that_faults(make_stack: MakeS
             ask(http)
             return told(stack)["candidate"] is None
 
-        assert wait_for(rolled_back, 40), stack.controller.tail()
+        assert wait_for(rolled_back, 90), stack.controller.tail()
         end = told(stack)
         assert (end["stable"], end["events"][-1]["kind"]) == (first, "rollback")
         assert end["events"][-1]["detail"]["hard_faults"] >= 1
-        assert wait_for(lambda: "is rolled back" in stack.controller.tail(), 10)
+        assert wait_for(lambda: "is rolled back" in stack.controller.tail(), 30)
         back = admin.post("/admin/v1/adapters/support/rollback").json()
         assert (back["stable"], back["previous"]) == (0, first)
         assert ask(http).json()["model"] == "base@0"

@@ -77,7 +77,7 @@ def test_the_next_of_the_chain_answers(make_stack: MakeStack) -> None:
         assert (answer.status_code, answer.json()["model"]) == (200, "base@0")
         assert http.post(CHAT, json=body_for(CHAT, "triage", "Hello")).status_code == 404
         path = f"/v1/feedback/{answer.json()['id']}"
-        known = wait_for(lambda: (b := http.get(path).json())["status"] == "linked" and b, 10)
+        known = wait_for(lambda: (b := http.get(path).json())["status"] == "linked" and b, 30)
         assert known
         assert (known["model"], known["fallback_from"]) == ("base@0", "support@1")
         page = http.get("/metrics").text
@@ -209,7 +209,7 @@ def test_a_canary_that_others_answer_for_is_rolled_back(make_stack: MakeStack) -
         statuses.add(post(stack, "support").status_code)
         return told(stack)["candidate"] is None
 
-    assert wait_for(rolled_back, 40), stack.controller.tail()
+    assert wait_for(rolled_back, 90), stack.controller.tail()
     assert statuses == {200}
     end = told(stack)["events"][-1]
     assert (end["kind"], end["actor"]) == ("rollback", "controller")

@@ -126,7 +126,7 @@ def start(socket: Path, *arguments: str) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "guardrails.process", "--socket", str(socket), *arguments]
     )
     try:
-        assert wait_for(lambda: listens(socket) or process.poll() is not None, 90)
+        assert wait_for(lambda: listens(socket) or process.poll() is not None, 200)
         assert process.poll() is None, "the guard process ended"
     except BaseException:
         process.kill()

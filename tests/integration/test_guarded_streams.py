@@ -337,7 +337,7 @@ async def test_guards_that_die_midway_end_the_answer(make_stack: MakeStack, tmp_
         # It comes back, and so do the answers, without a restart of the gateway.
         stack.workers[0].script = Script()
         guard.start()
-        assert stack.routable("base", 60)
+        assert stack.routable("base", 200)
     finally:
         guard.stop()
 
