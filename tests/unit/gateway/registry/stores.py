@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from deploy.migrations import upgrade
 from gateway.registry.db import make_engine
@@ -58,9 +59,15 @@ def _migrated_template() -> str:
     return "migrated"
 
 
+@cache
+def _administration() -> Engine:
+    """One connection for all that makes and drops databases: to connect takes as long as that."""
+    engine = make_engine(shared_server().url()).execution_options(isolation_level="AUTOCOMMIT")
+    atexit.register(engine.dispose)
+    return engine
+
+
 def _administer(statement: str) -> None:
     """Run what PostgreSQL takes outside a transaction only."""
-    engine = make_engine(shared_server().url())
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with _administration().connect() as connection:
         connection.execute(text(statement))
-    engine.dispose()
