@@ -22,7 +22,7 @@ from feedback.tables import CAPTURES, COUNTED, FEEDBACK, REVIEW_ITEMS, USAGE
 from gateway.settings import GatewaySettings
 from tests.unit.gateway.registry.stores import KINDS, empty_database
 
-ROUNDS = 20
+ROUNDS = int(os.environ.get("ADAPTERLOOP_TEST_ROUNDS", "8"))
 STILL = 0.05
 """Seconds without a word after which the machine seems to stand still."""
 
@@ -61,7 +61,7 @@ def aged(told: list[tuple[float, str]], killed: float) -> dict[str, float]:
     return ages
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300 + 20 * ROUNDS)
 @pytest.mark.parametrize("victim", ["gateway", "shipping"])
 def test_every_record_once(
     repository: Path, tmp_path: Path, url: str, guard_socket: Path, victim: str
