@@ -38,7 +38,7 @@ def guard_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("guard")
     path = folder / "guard.sock"
     guard = Process("guard", [stacks.GUARD, "--socket", str(path)], folder).start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 200
     while not listens(path):
         if time.monotonic() > deadline or not guard.alive:
             raise AssertionError(f"the guard process did not start:\n{guard.tail()}")
