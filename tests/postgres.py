@@ -65,7 +65,7 @@ class PostgresServer:
         shutil.rmtree(self._base, ignore_errors=True)
 
     def _control(self, *arguments: str) -> None:
-        self._run("pg_ctl", "-w", "-s", "-D", str(self._folder / "data"), *arguments)
+        self._run("pg_ctl", "-w", "-t", "200", "-s", "-D", str(self._folder / "data"), *arguments)
 
     def _run(self, program: str, *arguments: str) -> None:
         assert _PROGRAM is not None
@@ -74,7 +74,7 @@ class PostgresServer:
             check=True,
             cwd="/",
             stdout=subprocess.DEVNULL,
-            timeout=60,
+            timeout=240,  # of pytest's 300
         )
 
 

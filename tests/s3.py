@@ -12,7 +12,7 @@ import httpx
 
 from tests.stub.server import free_port
 
-START_S = 30
+START_S = 120
 BUCKET = "adapters"
 
 
@@ -32,7 +32,7 @@ def s3_server() -> Iterator[str]:
             assert server.poll() is None, "the S3 server ended"
             assert time.monotonic() < deadline, "the S3 server does not answer"
             time.sleep(0.05)
-        httpx.put(f"{url}/{BUCKET}", trust_env=False).raise_for_status()
+        httpx.put(f"{url}/{BUCKET}", trust_env=False, timeout=60).raise_for_status()
         yield url
     finally:
         server.terminate()

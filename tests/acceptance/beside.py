@@ -20,7 +20,7 @@ from tests.stub.server import free_port
 from .conftest import REPOSITORY, adapterloop, environment_of, processes_of
 from .live import Live, wait_for
 
-START_S = 300
+START_S = 600
 
 
 def base_model(live: Live) -> Path:
@@ -52,7 +52,7 @@ def worker_beside(
             env=environment_of(home, free_port(), **settings),
         )
     try:
-        up = wait_for(lambda: worker.poll() is not None or _is_healthy(url), START_S, 0.5)
+        up = wait_for(lambda: worker.poll() is not None or is_healthy(url), START_S, 0.5)
         assert up, f"not up in time:\n{log.read_text()[-4000:]}"
         assert worker.poll() is None, log.read_text()[-4000:]
         yield url
@@ -78,7 +78,7 @@ def known_as(live: Live, name: str, url: str, base: str | None = None) -> Iterat
         registry.close()
 
 
-def _is_healthy(url: str) -> bool:
+def is_healthy(url: str) -> bool:
     try:
         return httpx.get(f"{url}/health", timeout=10).is_success
     except httpx.HTTPError:

@@ -22,7 +22,7 @@ from tests.stub.server import free_port
 from .live import Live, wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-READY_S = 300
+READY_S = 600
 # A second base model, of which only some tests have a worker.
 SMALL, SMALL_MODEL = "small", "SmolLM2-135M-Instruct-4bit"
 
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker("acceptance")
-            item.add_marker(pytest.mark.timeout(420))
+            item.add_marker(pytest.mark.timeout(900))
 
 
 def read_keys(home: Path) -> dict[str, str]:
@@ -119,7 +119,7 @@ def running(home: Path, *arguments: str, **variables: str) -> Iterator[Live]:
     finally:
         if up.poll() is None:
             up.send_signal(signal.SIGTERM)
-            up.wait(timeout=60)
+            up.wait(timeout=120)
         left = processes_of(home)
         for process in left:
             process.kill()
@@ -165,4 +165,4 @@ def narrow(live: Live) -> Iterator[Live]:
         yield made
     finally:
         gateway.terminate()
-        gateway.wait(timeout=60)
+        gateway.wait(timeout=120)

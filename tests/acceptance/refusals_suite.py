@@ -174,6 +174,7 @@ class RefusalsSuite(HostileBodiesSuite, FieldsSuite):
                 live.root + route,
                 json=body_for(route, live.alias),
                 headers={"authorization": header} if header else {},
+                timeout=60,
             )
             assert_openai_error(answer, 401)
 

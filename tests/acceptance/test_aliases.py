@@ -109,8 +109,8 @@ def test_a_canary_goes_on_by_real_answers_and_callers_stay(narrow: Live, trial: 
         answers = [ask(narrow, model=trial, user=user, max_tokens=1) for user in users]
         return {told_of(answer)[0] for answer in answers} == {f"{trial}@2"}
 
-    assert wait_for(promoted, 90), narrow.adapter(trial)
-    assert wait_for(all_meet_it, 20)
+    assert wait_for(promoted, 180), narrow.adapter(trial)
+    assert wait_for(all_meet_it, 60)
     for models in seen.values():  # only ever from the stable version to the candidate
         assert models == sorted(models), seen
     moves = narrow.adapter(trial)["events"]

@@ -16,6 +16,7 @@ from .refusals_suite import assert_openai_error
 
 ASK = [{"role": "user", "content": "My parcel has not arrived. What can I do?"}]
 CHAT = "/v1/chat/completions"
+MINUTE, DAY = 60, 86_400
 
 
 def body(model: str = "base", **more: Any) -> dict[str, Any]:
@@ -40,16 +41,19 @@ def refused(live: Live, key: str | None = None, **more: Any) -> openai.RateLimit
     return raised.value
 
 
-def within_one_minute(seconds: float) -> None:
-    """Wait for the next of the minutes that limits count, where this one has not that much left."""
-    rest = 60 - time.time() % 60
+def within_one(period: int, seconds: float) -> None:
+    """Wait for the next of the minutes or days that limits count, where this one is about to end.
+
+    In seconds; so many must be left.
+    """
+    rest = period - time.time() % period
     if rest < seconds:
         time.sleep(rest)
 
 
 def test_requests_a_minute(live: Live) -> None:
     key = limited(live, requests_per_minute=2)
-    within_one_minute(20)
+    within_one(MINUTE, 20)
     with live.http(key) as http:
         assert http.post(CHAT, json=body(max_tokens=1)).status_code == 200
         streamed = http.post(CHAT, json=body(max_tokens=1, stream=True))
@@ -75,6 +79,7 @@ def test_a_budget_is_used_by_what_the_worker_counts(live: Live) -> None:
         used = [http.post(CHAT, json={**call, "stream": False}).json()["usage"] for call in calls]
     total = sum(usage["total_tokens"] for usage in used)
     assert [usage["completion_tokens"] for usage in used] == [3, 5]
+    within_one(DAY, 60)
     for spare in (0, 1):
         key = limited(live, token_budget=total + spare, budget_period="day")
         with live.http(key) as http:

@@ -29,6 +29,7 @@ TICKET = [
     {"role": "user", "content": "The object store has been down since 9. Order AC-2041."},
 ]
 STREAMS = 4
+STORY = 1800
 
 pytestmark = pytest.mark.skipif(
     not PROGRAM.exists(),
@@ -96,9 +97,19 @@ def proven(live: Live, count: int) -> bool:
     return len(told) == count and all(seen == {"effective"} for seen in told.values())
 
 
-def running_calls(port: int) -> float:
+def metric(port: int, name: str) -> float:
     told = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
-    return sum(map(float, re.findall(r"^llamacpp:requests_processing (\S+)$", told, re.MULTILINE)))
+    [value] = re.findall(rf"^llamacpp:{name} (\S+)$", told, re.MULTILINE)
+    return float(value)
+
+
+def running_calls(port: int) -> float:
+    return metric(port, "requests_processing")
+
+
+def predicted(port: int) -> float:
+    """Tokens of answers that came to their end."""
+    return metric(port, "tokens_predicted_total")
 
 
 def test_both_shipped_adapters_are_effective_and_answer_otherwise(llama: Live) -> None:
@@ -151,8 +162,8 @@ def test_leaving_stops_the_generation(llama: Live, stream: bool) -> None:
     [port] = listed(llama)
     assert wait_for(lambda: running_calls(port) == 0, 60)
     story = [{"role": "user", "content": "Tell a very long story about the sea."}]
-    call = body("base", stream=stream, max_tokens=1800, messages=story, ignore_eos=True)
-    leave = threading.Event()
+    call = body("base", stream=stream, max_tokens=STORY, messages=story, ignore_eos=True)
+    leave, told = threading.Event(), predicted(port)
 
     def ask() -> None:
         with llama.http() as http, http.stream("POST", CHAT, json=call, timeout=60):
@@ -166,8 +177,9 @@ def test_leaving_stops_the_generation(llama: Live, stream: bool) -> None:
         thread.join()
     else:
         with llama.http() as http, pytest.raises(httpx.ReadTimeout):
-            http.post(CHAT, json=call, timeout=1.5)
-    assert wait_for(lambda: running_calls(port) == 0, 2), "the worker still generates"
+            http.post(CHAT, json=call, timeout=httpx.Timeout(60, read=1.5))
+    assert wait_for(lambda: running_calls(port) == 0, 20), "the worker still generates"
+    assert predicted(port) - told < STORY
 
 
 async def test_a_new_version_comes_under_streams_without_a_failed_call(llama: Live) -> None:
@@ -240,7 +252,7 @@ def test_no_llama_server_outlives_a_killed_keeper(llama: Live) -> None:
     assert found
     for keeper in found:
         keeper.kill()
-    assert wait_for(lambda: not any(process.is_running() for process in old.values()), 10)
+    assert wait_for(lambda: not any(process.is_running() for process in old.values()), 30)
     assert wait_for(lambda: bool(servers(llama)), 60, 0.5)
     assert wait_for(lambda: proven(llama, len(effects(llama))), 120, 0.5), effects(llama)
     assert text(llama, "support@1")

@@ -77,8 +77,8 @@ def test_an_alias_moves_from_an_adapter_to_a_merged_model(
             [_, version] = live.adapter(ALIAS)["versions"]
             [place] = version["placements"]
             assert (place["worker"], place["effect"]) == ("whole", "effective"), place
-            assert wait_for(lambda: answer(live, ALIAS)[0] == f"{ALIAS}@2", 10)
+            assert wait_for(lambda: answer(live, ALIAS)[0] == f"{ALIAS}@2", 60)
             assert answer(live, ALIAS) == (f"{ALIAS}@2", by_adapter[1])
             assert answer(live, "base")[1] != by_adapter[1]
             assert admin.post(f"/admin/v1/adapters/{ALIAS}/rollback").status_code == 200
-            assert wait_for(lambda: answer(live, ALIAS) == by_adapter, 10)
+            assert wait_for(lambda: answer(live, ALIAS) == by_adapter, 60)

@@ -6,12 +6,14 @@ import asyncio
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from .beside import is_healthy
 from .conftest import processes_of
 from .live import Live, wait_for
 
@@ -19,6 +21,7 @@ CHAT = "/v1/chat/completions"
 ASK = [{"role": "user", "content": "My parcel has not arrived. What can I do?"}]
 SWAPS = 10
 STREAMS = 8
+STORY = 800
 
 
 def body(model: str, **more: Any) -> dict[str, Any]:
@@ -32,10 +35,15 @@ def worker_url(live: Live) -> str:
     return str(listed[0]["url"]).rstrip("/")
 
 
-def running(url: str) -> float:
+def metric(url: str, name: str) -> float:
     text = httpx.get(f"{url}/metrics", timeout=30).text
-    found = re.findall(r"^vllm:num_requests_running\{[^}]*\} (\S+)$", text, re.MULTILINE)
+    found = re.findall(rf"^vllm:{name}\{{[^}}]*\}} (\S+)$", text, re.MULTILINE)
+    assert found, name
     return sum(map(float, found))
+
+
+def running(url: str) -> float:
+    return metric(url, "num_requests_running")
 
 
 def versions(live: Live) -> list[dict[str, Any]]:
@@ -72,7 +80,7 @@ def test_leaving_stops_the_generation(live: Live, stream: bool) -> None:
     url = worker_url(live)
     assert wait_for(lambda: running(url) == 0, 60)
     prompt = [{"role": "user", "content": "Tell a very long story about the sea."}]
-    call = body("base", stream=stream, max_tokens=800, messages=prompt)
+    call = body("base", stream=stream, max_tokens=STORY, min_tokens=STORY, messages=prompt)
     for pause in (0.0, 1.0):
         with live.http() as http:
             leave = threading.Event()
@@ -94,8 +102,12 @@ def test_leaving_stops_the_generation(live: Live, stream: bool) -> None:
                 thread.join()
             else:
                 with pytest.raises(httpx.ReadTimeout):
-                    http.post(CHAT, json=call, timeout=2 + pause)
-            assert wait_for(lambda: running(url) == 0, 2), "the worker still generates"
+                    http.post(CHAT, json=call, timeout=httpx.Timeout(60, read=2 + pause))
+            # By what the worker does meanwhile: a slow machine is late, and no story is told to its
+            # end on it.
+            told = metric(url, "generation_tokens_total")
+            assert wait_for(lambda: running(url) == 0, 20), "the worker still generates"
+            assert metric(url, "generation_tokens_total") - told < STORY / 4
 
 
 def test_an_adapter_that_lies_elsewhere_is_fetched(live: Live) -> None:
@@ -146,11 +158,21 @@ async def test_ten_swaps_under_eight_streams(live: Live) -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(STREAMS):
             group.create_task(keep_asking())
-        for at in range(SWAPS):
-            await asyncio.sleep(2)
-            await asyncio.to_thread(promote, live, 2 - at % 2)
-        await asyncio.sleep(2)
-        over.set()
+
+        async def goes_on() -> None:
+            """Return when a call has ended that began after now: all but one may have before."""
+            had = len(seen) + len(failed)
+            async with asyncio.timeout(60):
+                while len(seen) + len(failed) <= had + STREAMS:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+        try:
+            for at in range(SWAPS):
+                await goes_on()
+                await asyncio.to_thread(promote, live, 2 - at % 2)
+            await goes_on()
+        finally:
+            over.set()
     assert failed == []
     assert set(seen) == {f"{live.alias}@1", f"{live.alias}@2"}
     await asyncio.to_thread(promote, live, 1)
@@ -215,15 +237,29 @@ def vllm_processes(live: Live) -> list[psutil.Process]:
     return found
 
 
+def seconds_to_start(live: Live, before: set[int]) -> float:
+    """How long vLLM itself takes, from its new process to its first healthy answer."""
+
+    def new() -> psutil.Process | None:
+        return next((one for one in vllm_processes(live) if one.pid not in before), None)
+
+    url, process = worker_url(live), wait_for(new, 60, 0.5)
+    assert process is not None
+    assert wait_for(lambda: is_healthy(url), 240, 0.2)
+    return time.time() - process.create_time()
+
+
 def test_a_killed_worker_is_back_with_its_adapters(live: Live) -> None:
-    [worker] = vllm_processes(live)[:1]
-    old = worker.pid
-    worker.kill()
+    """Within two minutes, of which one is ours where vLLM needs more than the other to start."""
+    before = vllm_processes(live)
+    old = before[0].pid
+    before[0].kill()
     killed = time.monotonic()
     statuses: list[int] = []
     answer = None
-    with live.http() as http:
-        while time.monotonic() - killed < 150:
+    with live.http() as http, ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(seconds_to_start, live, {one.pid for one in before})
+        while time.monotonic() - killed < 240:
             began = time.monotonic()
             answer = http.post(CHAT, json=body(live.alias, max_tokens=2))
             statuses.append(answer.status_code)
@@ -232,9 +268,9 @@ def test_a_killed_worker_is_back_with_its_adapters(live: Live) -> None:
             assert answer.status_code == 503, answer.text
             assert int(answer.headers["retry-after"]) > 0
             assert time.monotonic() - began < 15
-    back = time.monotonic() - killed
+        back = time.monotonic() - killed
     assert answer is not None
     assert answer.status_code == 200, statuses
-    assert back < 120
+    assert back < (due := max(120, starting.result() + 60))
     assert all(process.pid != old for process in vllm_processes(live))
-    assert wait_for(lambda: all_effective(live), 120 - back, 1), versions(live)
+    assert wait_for(lambda: all_effective(live), due - back, 1), versions(live)

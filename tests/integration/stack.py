@@ -131,7 +131,7 @@ class Stack:
         return Process(name, ["tests.integration.serve", role, str(path)], self.home / "logs")
 
     def start(self, *, ready: bool = True) -> Self:
-        """Migrate, make keys, start; returns when the gateway is ready."""
+        """Migrate, make keys, start; returns when the gateway is ready and uses all workers."""
         upgrade(self.settings.database_url)
         registry = Registry.from_settings(self.settings)
         registry.prepare()
@@ -153,6 +153,7 @@ class Stack:
             self.controller.start()
         if ready:
             self.wait_ready()
+            self._wait_for_all_workers(self.live)
         return self
 
     def add_gateway(self) -> tuple[Process, Live]:
@@ -162,6 +163,7 @@ class Stack:
         live = replace(self.live, base_url=f"http://127.0.0.1:{port}/v1")
         self.others.append((process.start(), live))
         self._wait_ready(process, live, 200)
+        self._wait_for_all_workers(live)
         return process, live
 
     def wait_ready(self, seconds: float = 200) -> None:
@@ -182,6 +184,23 @@ class Stack:
         raise AssertionError(
             f"the gateway is not ready: {last}\n{gateway.tail()}\n{self.controller.tail()}"
         )
+
+    def _wait_for_all_workers(self, live: Live) -> None:
+        """A gateway is ready with its first worker; wait until it sends calls to the others too.
+
+        The calls count tokens, so no worker sees them as calls for an answer, and nothing is kept.
+        """
+        if len(self.workers) < 2:
+            return
+        before = [stub.seen.paths["/tokenize"] for stub in self.workers]
+
+        def all_asked() -> bool:
+            http.post("/v1/tokenize", json={"model": "base", "prompt": "x"})
+            counts = [stub.seen.paths["/tokenize"] for stub in self.workers]
+            return all(now > was for now, was in zip(counts, before, strict=True))
+
+        with live.http() as http:
+            assert wait_for(all_asked, 120, 0.01), self.gateway.tail()
 
     def health(self, kind: str) -> int:
         """The status of `/health/live` or `/health/ready`; 0 when nothing listens."""

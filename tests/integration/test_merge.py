@@ -133,7 +133,9 @@ def test_the_manifest_tells_where_it_comes_from(
     assert manifest["seed"] == (3 if method.startswith("dare") else None)
     # As a worker will measure it: the files as they are saved, on the adapters' own prompts.
     mark = manifest["fingerprint"]
-    assert mark == measure_on(base, out, mark["prompts"])
+    again = measure_on(base, out, mark["prompts"])
+    for name in ("base_mean", "adapter_mean"):
+        assert mark[name] == pytest.approx(again[name], abs=2e-6)
     assert mark["base_mean"] != mark["adapter_mean"]
 
 

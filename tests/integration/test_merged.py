@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gateway.settings import Timeouts
 from tests.acceptance.live import wait_for
 from tests.stub import effects
 from tests.stub.script import Script
@@ -57,7 +58,7 @@ def test_an_alias_moves_between_an_adapter_and_a_merged_model(make_stack: MakeSt
     assert waits in stack.promote("support", 2).text
 
     with started_with(own, name, folder):
-        moved = wait_for(lambda: stack.promote("support", 2).status_code == 200, 30)
+        moved = wait_for(lambda: stack.promote("support", 2).status_code == 200, 60)
         assert moved, stack.controller.tail()
         assert stack.routable("support")
         assert answered_by(stack, "support") == {"support@2"}
@@ -72,13 +73,13 @@ def test_an_alias_moves_between_an_adapter_and_a_merged_model(make_stack: MakeSt
             [placement] = workers[1]["placements"]
             assert (placement["model"], placement["effect"]) == ("support@2", "effective")
             assert admin.post("/admin/v1/adapters/support/rollback").status_code == 200
-        assert wait_for(lambda: answered_by(stack, "support", 1) == {"support@1"}, 10)
+        assert wait_for(lambda: answered_by(stack, "support", 1) == {"support@1"}, 60)
     # Its worker has a base again, and takes adapters.
-    assert wait_for(lambda: name not in own.worker.adapters and bool(own.worker.adapters), 30)
+    assert wait_for(lambda: name not in own.worker.adapters and bool(own.worker.adapters), 60)
 
 
 def test_a_worker_that_answers_with_other_weights_gets_no_calls(make_stack: MakeStack) -> None:
-    stack = make_stack(workers=2)
+    stack = make_stack(workers=2, timeouts=Timeouts(worker_wait=1))
     _, own = stack.workers
     name, _ = registered(stack, "whole", seed=1)
     other = add_fingerprint(make_model(stack.home / "sources" / "other", seed=2), scale=4.0)
@@ -89,6 +90,6 @@ def test_a_worker_that_answers_with_other_weights_gets_no_calls(make_stack: Make
             [version] = stack.live.adapter("support")["versions"]
             return [place["effect"] for place in version["placements"]]
 
-        assert wait_for(lambda: found() == ["mismatch"], 30), stack.controller.tail()
+        assert wait_for(lambda: found() == ["mismatch"], 60), stack.controller.tail()
         assert not stack.callable("support@1")
         assert not own.seen.requests

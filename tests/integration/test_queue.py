@@ -26,7 +26,7 @@ from tests.stub.script import Script
 from .conftest import MakeStack
 from .stack import Stack
 from .test_feedback_api import rows
-from .wire import CHAT, body_for, read
+from .wire import CHAT, body_for, leaves_after, read
 
 FULL, FREE = 0.99, 0.1
 
@@ -158,7 +158,7 @@ class TestFull:
         answers = [at_once, waits.result()]
         assert [answer.status_code for answer in answers] == [200, 200]
         query = "SELECT id, queued, duration FROM captures"
-        kept = wait_for(lambda: (found := rows(stack, query)) and len(found) == 2 and found, 20)
+        kept = wait_for(lambda: (found := rows(stack, query)) and len(found) == 2 and found, 60)
         found = {name: (queued, duration) for name, queued, duration in kept}
         assert found[at_once.json()["id"]][0] == 0
         queued, duration = found[waits.result().json()["id"]]
@@ -214,7 +214,7 @@ class TestFull:
         assert wait_for(lambda: metric(stack, "adapterloop_queue") == 5, 30)
         for connection in leaving:
             connection.close()
-        assert wait_for(lambda: metric(stack, "adapterloop_queue") == 0, 5)
+        assert wait_for(lambda: metric(stack, "adapterloop_queue") == 0, 30)
         stays = callers.queue("stays")
         say(stack, FREE)
         assert stays.result().status_code == 200
@@ -304,7 +304,7 @@ class TestFailing:
         with stack.live.http() as http:
             for _ in range(10):
                 with pytest.raises(httpx.ReadTimeout):
-                    http.post(CHAT, json=body_for(CHAT, "base", "x"), timeout=0.1)
+                    http.post(CHAT, json=body_for(CHAT, "base", "x"), timeout=leaves_after(0.1))
         assert metric(stack, 'adapterloop_worker_circuit{state="closed",worker="stub-0"}') == 1
         assert metric(stack, 'adapterloop_worker_circuit{state="closed",worker="stub-1"}') == 1
 

@@ -68,7 +68,7 @@ def test_many_gateways_start_on_an_empty_database(url: str, tmp_path: Path) -> N
         process.stdin.flush()
     told = []
     for process in running:
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
         told.append(json.loads(out))
 

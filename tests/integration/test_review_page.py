@@ -27,6 +27,7 @@ SYSTEM = "Answer this question about Acme Cloud in one short sentence."
 HOSTILE = "<script>document.title = 'owned'</script><b>What does Kite Small cost?</b>"
 ANSWER = "Kite Small costs 12 euros a month."
 CORRECTION = "Kite Small costs 9 euros a month."
+WAIT_MS = 60_000
 PICTURES = os.environ.get("ADAPTERLOOP_TEST_PICTURES")
 """A folder for screenshots, where someone wants to see them."""
 
@@ -34,7 +35,9 @@ PICTURES = os.environ.get("ADAPTERLOOP_TEST_PICTURES")
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=WAIT_MS
+        )
         yield chromium
         chromium.close()
 
@@ -47,7 +50,7 @@ def page(browser: Any, stack: Stack) -> Iterator[Any]:
     page = context.new_page()
     # Whatever a page asks for comes from the gateway itself.
     page.on("request", lambda request: outside(request.url, stack))
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(WAIT_MS)
     yield page
     context.close()
 
@@ -77,13 +80,19 @@ def flagged(stack: Stack, question: str, answer: str, **feedback: Any) -> str:
         http.post(
             "/v1/feedback", json={"response_id": response_id, "rating": "down", **feedback}
         ).raise_for_status()
-    assert wait_for(lambda: response_id in queued(stack), 15)
+    assert wait_for(lambda: response_id in queued(stack), 60)
     return response_id
 
 
 def queued(stack: Stack, status: str = "open") -> dict[str, Any]:
-    found = api(stack, "GET", "/review", params={"status": status, "limit": 200}).json()["data"]
-    return {item["response_id"]: item for item in found}
+    """All items, by answer: other tests on this stack leave theirs too."""
+    found, wanted = {}, {"status": status, "limit": 200}
+    while True:
+        page = api(stack, "GET", "/review", params=wanted).json()
+        found |= {item["response_id"]: item for item in page["data"]}
+        if not page["has_more"]:
+            return found
+        wanted["after"] = page["data"][-1]["id"]
 
 
 def api(stack: Stack, method: str, path: str, **options: Any) -> httpx.Response:
@@ -158,7 +167,9 @@ def test_it_works_on_a_telephone_and_without_a_script(
         color_scheme="dark",
     )
     page = context.new_page()
+    page.set_default_timeout(WAIT_MS)
     sign_in(page, stack.live.reviewer_key)
+    page.get_by_role("heading", name="Answers to review").wait_for()
     picture(page, "queue-telephone")
     page.goto(f"/ui/review/{item['id']}")
     picture(page, "item-telephone")
@@ -175,7 +186,7 @@ def test_it_works_on_a_telephone_and_without_a_script(
 def test_forms_of_others_are_refused(stack: Stack, stub: StubWorker) -> None:
     response_id = flagged(stack, "What does Weave Basic cost?", "It is free.")
     item = queued(stack)[response_id]["id"]
-    with httpx.Client(base_url=stack.live.root) as visitor:
+    with httpx.Client(base_url=stack.live.root, timeout=60) as visitor:
         bare = visitor.post(f"/ui/review/{item}", data={"verdict": "correct"})
         assert (bare.status_code, bare.headers["location"]) == (303, "/ui/sign-in")
         visitor.post("/ui/sign-in", data={"key": stack.live.reviewer_key})
@@ -191,6 +202,7 @@ def test_forms_of_others_are_refused(stack: Stack, stub: StubWorker) -> None:
             again = httpx.get(
                 f"{stack.live.root}/ui/review/{item}",
                 headers={"cookie": f"adapterloop_session={spoilt}"},
+                timeout=60,
             )
             assert again.status_code == 303
         away = visitor.post(

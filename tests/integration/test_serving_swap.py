@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterator
 
 import httpx
+import pytest
 
 from tests.acceptance.live import wait_for
 from tests.stub.script import Script
@@ -17,6 +19,13 @@ from .wire import CHAT, body_for, read
 
 STREAMS = 8
 SWAPS = 10
+
+
+@pytest.fixture
+def stack(stack: Stack) -> Iterator[Stack]:
+    """The shared stack, with its second version promoted again whatever becomes of the test."""
+    yield stack
+    assert stack.promote("support", 2).status_code == 200
 
 
 class Load:
@@ -33,6 +42,13 @@ class Load:
         async with httpx.AsyncClient(headers=headers, timeout=60) as client:
             while not self.over:
                 await self._one(client)
+
+    async def goes_on(self) -> None:
+        """Return when a call has ended that began after now: all but one may have begun before."""
+        had = len(self.models) + len(self.failed)
+        async with asyncio.timeout(60):
+            while len(self.models) + len(self.failed) <= had + STREAMS:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     async def _one(self, client: httpx.AsyncClient) -> None:
         body = body_for(CHAT, "support", "Who are you?", stream=True)
@@ -54,14 +70,15 @@ async def test_ten_swaps_under_eight_streams(stack: Stack, stub: StubWorker) -> 
     async with asyncio.TaskGroup() as group:
         for _ in range(STREAMS):
             group.create_task(load.run())
-        for at in range(SWAPS):
-            await asyncio.sleep(0.4)
-            await asyncio.to_thread(swap, stack, at)
-        await asyncio.sleep(1.0)
-        load.over = True
+        try:
+            for at in range(SWAPS):
+                await load.goes_on()
+                await asyncio.to_thread(swap, stack, at)
+            await load.goes_on()
+        finally:
+            load.over = True
     assert load.failed == []
     assert set(load.models) == {"support@1", "support@2"}
-    assert stack.promote("support", 2).status_code == 200
 
 
 def swap(stack: Stack, at: int) -> None:
@@ -74,10 +91,9 @@ def swap(stack: Stack, at: int) -> None:
     assert answer.status_code in (200, 409), answer.text
 
 
-async def test_a_swap_is_seen_within_a_second(stack: Stack) -> None:
+async def test_the_gateway_that_was_told_of_a_swap_answers_by_it_at_once(stack: Stack) -> None:
     for number in (1, 2):
         await asyncio.to_thread(stack.promote, "support", number)
-        await asyncio.sleep(1.0)
         async with stack.live.async_client() as client:
             answer = await client.chat.completions.create(
                 model="support", messages=[{"role": "user", "content": "x"}]
@@ -101,7 +117,7 @@ async def test_a_version_is_proven_beside_running_calls(make_stack: MakeStack) -
         try:
             await asyncio.to_thread(stack.publish, "support", stack.source("two", seed=2))
             both = {"support@1", "support@2"}
-            await asyncio.to_thread(wait_for, lambda: set(load.models) >= both, 20)
+            await asyncio.to_thread(wait_for, lambda: set(load.models) >= both, 60)
         finally:
             load.over = True
     assert load.failed == []

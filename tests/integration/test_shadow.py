@@ -52,7 +52,7 @@ def count(stack: Stack, table: Any) -> int:
 
 
 def fates(stack: Stack) -> dict[str, float]:
-    page = httpx.get(f"{stack.live.root}/metrics").text.splitlines()
+    page = httpx.get(f"{stack.live.root}/metrics", timeout=60).text.splitlines()
     name = 'adapterloop_shadows_total{fate="'
     lines = [line.removeprefix(name) for line in page if line.startswith(name)]
     return {line.partition('"')[0]: float(line.split()[-1]) for line in lines}
@@ -129,7 +129,7 @@ def test_a_worse_candidate_is_rolled_back_and_no_client_has_seen_it(make_stack: 
     move = end["events"][-1]
     assert (move["kind"], move["actor"]) == ("rollback", "controller")
     assert move["detail"]["reason"].startswith("errors are worse: 100 against 0 points")
-    page = httpx.get(f"{stack.live.root}/metrics").text
+    page = httpx.get(f"{stack.live.root}/metrics", timeout=60).text
     # Its failures say nothing of the worker, which goes on serving the stable version.
     assert 'adapterloop_worker_circuit{state="closed",worker="stub-0"} 1.0' in page
 
@@ -146,11 +146,11 @@ def test_calls_of_users_do_not_notice_a_candidate_that_hangs(make_stack: MakeSta
             began = time.monotonic()
             assert ask(http).status_code == 200
             slowest = max(slowest, time.monotonic() - began)
-    assert slowest < 5
-    assert wait_for(lambda: fates(stack)["limit"] >= 30, 10), fates(stack)
+    assert slowest < 20  # a hanging worker is given two minutes
+    assert wait_for(lambda: fates(stack)["limit"] >= 30, 60), fates(stack)
     began = time.monotonic()
     stack.gateway.stop()  # and neither does its shutdown
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 18  # calls are given twenty seconds
 
 
 def test_copies_give_way_to_a_call_that_has_to_wait(make_stack: MakeStack) -> None:
@@ -161,19 +161,19 @@ def test_copies_give_way_to_a_call_that_has_to_wait(make_stack: MakeStack) -> No
     begin(stack)
     with stack.live.http() as http:
         assert ask(http).status_code == 200
-        assert wait_for(lambda: worker.worker.seen.running == 1, 10)
+        assert wait_for(lambda: worker.worker.seen.running == 1, 60)
         worker.worker.kv_usage = 1.0
         aborted = worker.worker.seen.aborted
 
         def waits() -> bool:
-            page = httpx.get(f"{stack.live.root}/metrics").text
+            page = httpx.get(f"{stack.live.root}/metrics", timeout=60).text
             return 'adapterloop_worker_full{worker="stub-0"} 1.0' in page
 
-        assert wait_for(waits, 10)
+        assert wait_for(waits, 60)
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(ask, http)
-            assert wait_for(lambda: worker.worker.seen.aborted > aborted, 20)
-            assert wait_for(lambda: fates(stack)["gave_way"] == 1, 10)
+            assert wait_for(lambda: worker.worker.seen.aborted > aborted, 60)
+            assert wait_for(lambda: fates(stack)["gave_way"] == 1, 60)
             worker.worker.kv_usage = 0.0
             assert waiting.result().status_code == 200
 
@@ -198,7 +198,7 @@ def test_copies_are_counted_nowhere_and_a_killed_gateway_leaves_nothing_wrong(
             answer = ask(http)
             left.append(int(answer.headers["x-ratelimit-remaining-requests"]))
             ids |= {answer.json()["id"], f"shadow-{answer.json()['id']}"}
-            assert wait_for(lambda n=number: fates(stack)["paired"] == n, 10), fates(stack)
+            assert wait_for(lambda n=number: fates(stack)["paired"] == n, 60), fates(stack)
         for model in ("support@1", "support@2", "base"):
             answer = ask(http, model)  # pinned, or another alias
             assert answer.status_code == 200
@@ -209,7 +209,7 @@ def test_copies_are_counted_nowhere_and_a_killed_gateway_leaves_nothing_wrong(
     assert fates(stack)["paired"] == 30
     assert stack.kept(ids)
     stack.gateway.stop(signal.SIGKILL)
-    assert wait_for(lambda: ids <= stack.stored(), 30)
+    assert wait_for(lambda: ids <= stack.stored(), 60)
     stack.gateway.start()
     stack.wait_ready()
     assert count(stack, SHADOW_PAIRS) == 30
@@ -228,6 +228,6 @@ def test_copies_are_counted_nowhere_and_a_killed_gateway_leaves_nothing_wrong(
     assert all(pair["candidate_mean"] is not None for pair in pairs)
     with stack.live.http() as http:
         assert ask(http).json()["model"] == "support@1"
-    assert wait_for(lambda: count(stack, SHADOW_PAIRS) == 31, 15)
+    assert wait_for(lambda: count(stack, SHADOW_PAIRS) == 31, 60)
     with stack.live.admin() as admin:  # a person ends it as any rollout
         assert admin.post("/admin/v1/adapters/support/rollback").json()["shadow"] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -17,15 +18,21 @@ from tests.stub.script import Fault, Script
 
 from .conftest import MakeStack
 from .stack import Stack
-from .wire import CHAT, ROUTES, TEXT, body_for, read
+from .wire import CHAT, ROUTES, TEXT, body_for, leaves_after, read
 
-SHORT = Timeouts(connect=1, first_byte=1, idle=1, worker_wait=3)
+SHORT = Timeouts(first_byte=1, worker_wait=1)
 CHATS = ("/v1/chat/completions", "/v1/completions")
 
 
 def post(stack: Stack, route: str, model: str = "base", **more: Any) -> httpx.Response:
     with stack.live.http() as http:
         return http.post(route, json=body_for(route, model, "Hello", **more))
+
+
+def timed(stack: Stack, stream: bool) -> tuple[httpx.Response, float]:
+    """The answer to a call, and how long it took in seconds."""
+    began = time.monotonic()
+    return post(stack, CHAT, stream=stream), time.monotonic() - began
 
 
 def metrics(stack: Stack) -> str:
@@ -51,11 +58,11 @@ class TestDeath:
     def test_calls_wait_then_say_when_to_come_back(self, make_stack: MakeStack) -> None:
         stack = make_stack()
         stack.workers[0].kill()
-        for stream in (False, True):
-            began = time.monotonic()
-            answer = post(stack, CHAT, stream=stream)
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(lambda stream: timed(stack, stream), (False, True)))
+        for answer, seconds in answers:
             assert answer.status_code == 503
-            assert 8 < time.monotonic() - began < 13
+            assert 8 < seconds < 13
             assert int(answer.headers["retry-after"]) >= 1
             assert answer.json()["error"]["code"] == "no_worker"
         assert stack.health("live") == 200
@@ -64,7 +71,8 @@ class TestDeath:
     def test_a_waiting_call_is_answered_when_the_worker_is_back(
         self, make_stack: MakeStack
     ) -> None:
-        stack = make_stack()
+        # How long a call waits at most is another matter than how soon a worker is back.
+        stack = make_stack(timeouts=Timeouts(worker_wait=60))
         stack.publish("support", stack.source("one", seed=1))
         assert stack.routable("support")
         worker = stack.workers[0]
@@ -87,7 +95,7 @@ class TestDeath:
         with stack.live.http() as http:
             for _ in range(20):
                 with pytest.raises(httpx.ReadTimeout):
-                    http.post(CHAT, json=body_for(CHAT, "base", "x"), timeout=0.05)
+                    http.post(CHAT, json=body_for(CHAT, "base", "x"), timeout=leaves_after(0.05))
         stack.workers[0].worker.reboot()
         stack.workers[0].start()
         assert stack.routable("base")
@@ -97,7 +105,7 @@ class TestDeath:
     def test_death_midway_is_an_error_in_the_stream(
         self, make_stack: MakeStack, route: str
     ) -> None:
-        stack = make_stack(timeouts=SHORT)
+        stack = make_stack(timeouts=Timeouts(idle=1))
         text = "The train leaves at noon. " * 20
         for fault in ("die", "stall", "bad_json", "error_event", "no_done"):
             after = 60
@@ -130,7 +138,7 @@ class TestRetries:
     def test_another_worker_answers_before_the_first_byte(
         self, make_stack: MakeStack, fault: Fault, stream: bool
     ) -> None:
-        stack = make_stack(workers=2, timeouts=SHORT)
+        stack = make_stack(workers=2)
         bad, good = stack.workers
         bad.script = Script(fault=fault)
         for route in ROUTES:
@@ -144,7 +152,7 @@ class TestRetries:
     def test_a_killed_worker_is_not_noticed(self, make_stack: MakeStack) -> None:
         stack = make_stack(workers=2)
         stack.publish("support", stack.source("one", seed=1))
-        assert wait_for(lambda: effects(stack) == ["effective"] * 2, 20), effects(stack)
+        assert wait_for(lambda: effects(stack) == ["effective"] * 2, 60), effects(stack)
         assert stack.routable("support")
         failures = []
 
@@ -185,7 +193,7 @@ class TestLies:
         stack.publish("support", stack.source("one", seed=1))
         assert stack.routable("support")
         name = next(iter(honest.worker.adapters))
-        assert wait_for(lambda: sorted(effects(stack)) == ["effective", "no_effect"], 20)
+        assert wait_for(lambda: sorted(effects(stack)) == ["effective", "no_effect"], 60)
         assert name in liar.seen.loads
         for route in ROUTES:
             for stream in (True, False):
@@ -199,10 +207,10 @@ class TestLies:
     def test_a_version_that_nowhere_has_effect_is_never_called(
         self, make_stack: MakeStack, fault: Any
     ) -> None:
-        stack = make_stack(timeouts=SHORT)
+        stack = make_stack(timeouts=Timeouts(worker_wait=1))
         stack.workers[0].worker.load_fault = fault
         number = stack.register("support", stack.source("one", seed=1)).json()["version"]
-        assert wait_for(lambda: fault in str(stack.live.adapter("support")).lower(), 20)
+        assert wait_for(lambda: fault in str(stack.live.adapter("support")).lower(), 60)
         for _ in range(3):
             answer = post(stack, CHAT, f"support@{number}")
             assert answer.status_code in (404, 503), answer.text

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.settings import BaseModelSettings, WorkerSettings
+from gateway.settings import BaseModelSettings, Timeouts, WorkerSettings
 from gateway.workers.file_source import write_list
 from tests.acceptance.live import wait_for
 from tests.stub.llama import LlamaWorker
@@ -22,6 +22,7 @@ from .stack import Stack
 from .test_fallback import options
 
 KEY = "sk-of-the-hosted-service"
+IMPATIENT = Timeouts(worker_wait=1)  # for what no worker has
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_llama_server_is_proven_scaled_and_never_told_to_load(
     make_stack: MakeStack, llama: StubWorker
 ) -> None:
     spec = WorkerSettings(name="llama", url=llama.url, kind="llamacpp")
-    stack = make_stack((spec,))
+    stack = make_stack((spec,), timeouts=IMPATIENT)
     first, second = (stack.source(f"s{n}", seed=n, scale=float(n)) for n in (1, 2))
     names = [register(stack, folder) for folder in (first, second)]
     assert not stack.callable("support@1")
@@ -112,14 +113,15 @@ def test_llama_server_is_proven_scaled_and_never_told_to_load(
 def test_an_adapter_that_llama_server_ignores_never_answers(
     make_stack: MakeStack, llama: StubWorker
 ) -> None:
-    stack = make_stack((WorkerSettings(name="l", url=llama.url, kind="llamacpp"),))
+    spec = WorkerSettings(name="l", url=llama.url, kind="llamacpp")
+    stack = make_stack((spec,), timeouts=IMPATIENT)
     folder = stack.source("s1", seed=1)
     worker = llama.worker
     assert isinstance(worker, LlamaWorker)
     worker.load_fault = "no_effect"
     worker.given = {register(stack, folder): folder}
     worker.reboot()
-    state = wait_for(lambda: placements(stack).get("support@1"), 30)
+    state = wait_for(lambda: placements(stack).get("support@1"), 60)
     assert state, stack.controller.tail()
     assert (state["effect"], state["routable"]) == ("no_effect", False)
     assert not stack.callable("support@1")
@@ -131,20 +133,20 @@ def test_an_adapter_that_llama_server_was_started_without_is_told_with_the_reaso
     path, address = tmp_path / "workers.json", ("127.0.0.1", llama.port)
     write_list(path, {address: {}})
     entry = WorkerSettings(name="local", url=f"file+{path}", kind="llamacpp")
-    stack = make_stack((entry,))
+    stack = make_stack((entry,), timeouts=IMPATIENT)
     folder = stack.source("s1", seed=1)
     name = register(stack, folder)
     write_list(path, {address: {name: "q_proj: the base model's GGUF has no such weights"}})
 
     why = "A worker of kind llamacpp runs without it: q_proj: the base"
-    told = wait_for(lambda: (found := placements(stack)) and found.get("support@1"), 20)
+    told = wait_for(lambda: (found := placements(stack)) and found.get("support@1"), 60)
     assert told, stack.controller.tail()
     assert (told["effect"], told["routable"]) == ("left_out", False)
     assert "no such weights" in told["detail"]
     [version] = stack.live.adapter("support")["versions"]
     assert version["waiting"].startswith(why)
     assert why in stack.promote("support", 1).json()["error"]["message"]
-    assert wait_for(lambda: why in chat(stack, "support@1").text, 30)
+    assert wait_for(lambda: why in chat(stack, "support@1").text, 60)
     answer = chat(stack, "support@1")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_worker")
     assert chat(stack, "base").status_code == 200
@@ -155,7 +157,7 @@ def test_an_adapter_that_llama_server_was_started_without_is_told_with_the_reaso
     llama.restart()
     write_list(path, {address: {}})
     assert stack.routable("support@1"), stack.controller.tail()
-    assert wait_for(lambda: placements(stack)["support@1"]["effect"] == "effective", 10)
+    assert wait_for(lambda: placements(stack)["support@1"]["effect"] == "effective", 60)
 
 
 def test_a_hosted_service_answers_by_declaration(make_stack: MakeStack, hosted: StubWorker) -> None:
@@ -198,7 +200,7 @@ def test_a_wrong_key_is_the_workers_fault_and_not_the_callers(
     make_stack: MakeStack, hosted: StubWorker
 ) -> None:
     spec = declared(hosted.url, {"base": "big-model"})
-    stack = make_stack((spec,), timeouts={"worker_wait": 1.0})
+    stack = make_stack((spec,), timeouts=IMPATIENT)
     assert chat(stack, "base").status_code == 200
     worker = hosted.worker
     assert isinstance(worker, StaticWorker)

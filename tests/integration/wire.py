@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
+
 CHAT, TEXT, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 ROUTES = (CHAT, TEXT, RESPONSES)
 
@@ -21,6 +23,11 @@ def body_for(route: str, model: str, words: str, **more: Any) -> dict[str, Any]:
         case _:
             body = {"model": model, "input": words}
     return body | more
+
+
+def leaves_after(seconds: float) -> httpx.Timeout:
+    """How long a client waits that connects and asks, and then leaves without an answer."""
+    return httpx.Timeout(60, read=seconds)
 
 
 @dataclass

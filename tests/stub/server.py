@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import random
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +17,25 @@ import uvicorn
 from .script import Script
 from .worker import Seen, Worker, serving_config
 
-_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_FIRST_PORT = 15_000
+_FIRST_PORT, _OUTGOING = 10_000, Path("/proc/sys/net/ipv4/ip_local_port_range")
 _given: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that nothing listens on, given once, and that no connection is given by the system.
+    """A port that nothing listens on, given once, below those that connections go out from.
 
-    A port of the system's own range may be some client's by the time a server is started on it, or
-    started again.
+    A port of those could be taken by any connection before it is listened on, or while a worker is
+    away; and who connects to it then may even meet himself.
     """
-    end = int(_EPHEMERAL.read_text().split()[0]) if _EPHEMERAL.exists() else 32_768
+    end = int(_OUTGOING.read_text().split()[0]) if _OUTGOING.exists() else 32_768
+    ports = range(_FIRST_PORT, max(end, _FIRST_PORT + 1_000))
     while True:
-        port = _FIRST_PORT + secrets.randbelow(max(end - _FIRST_PORT, 1000))
-        if port in _given:
-            continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _given.add(port)
-        return port
+        port = random.SystemRandom().choice(ports)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 class StubWorker:
@@ -88,7 +85,7 @@ class StubWorker:
         )
         self._thread = threading.Thread(target=self._run, name="stub-worker", daemon=True)
         self._thread.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not self._server.started:
             if time.monotonic() > deadline or not self._thread.is_alive():
                 raise RuntimeError("the stub worker did not start")
@@ -105,7 +102,8 @@ class StubWorker:
         if self._thread is None:
             return
         self._loop.call_soon_threadsafe(self._drop_all)
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=60)
+        assert not self._thread.is_alive(), "the stub worker did not end"
         self._thread = None
         self.worker.seen.running = 0
 
@@ -126,7 +124,7 @@ class StubWorker:
         self.worker.reboot()
         self.start()
 
-    def wait_idle(self, timeout: float = 1.0) -> bool:
+    def wait_idle(self, timeout: float = 10.0) -> bool:
         """Whether nothing runs on the worker within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while self.seen.running:
