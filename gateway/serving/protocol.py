@@ -96,6 +96,11 @@ class ServingProtocol(HttpToolsProtocol):
             self._waits_since = self.loop.time()
         super().on_body(body)
 
+    def on_response_complete(self) -> None:
+        """Wait for the next request, from now on."""
+        self._waits_since = self.loop.time()
+        super().on_response_complete()
+
     def _refuse(self) -> None:
         """Cut off a client whose head has no end; one that is not being answered is told why."""
         if self.cycle is None or self.cycle.response_complete:

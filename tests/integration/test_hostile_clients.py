@@ -29,6 +29,8 @@ class Reader:
         if scope["path"] == "/unread":
             await send_json(send, b"{}")
             return
+        if scope["path"] == "/slow":
+            await asyncio.sleep(3.5)
         try:
             body = await read_body(receive, 10**7)
         except ClientGone:
@@ -168,4 +170,22 @@ async def test_one_that_is_slow_but_sends_is_not(monkeypatch: pytest.MonkeyPatch
             writer.write(BODY[at : at + 1])
         async with asyncio.timeout(5):
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_after_a_long_answer_a_connection_is_as_good_as_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The time that the answer took is not the client's."""
+    monkeypatch.setattr("gateway.serving.protocol.STALLED_S", 2.0)
+    quick = HEAD + b"content-length: 10\r\n\r\n" + BODY
+    slow = quick.replace(b"/ ", b"/slow ", 1)
+    async with serving(Reader()) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        for request, idle in ((slow, 1.25), (quick, 0.0)):
+            writer.write(request)
+            async with asyncio.timeout(10):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+                assert await reader.readexactly(2) == b"10"
+            await asyncio.sleep(idle)
         writer.close()
