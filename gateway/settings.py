@@ -56,7 +56,9 @@ class Limits(_Frozen):
     max_body_bytes: int = Field(4 * 1024 * 1024, gt=0)
     max_in_flight: int = Field(512, gt=0)
     max_n: int = Field(16, gt=0)
-    max_inputs: int = Field(2048, gt=0, description="texts in one call for embeddings or scores")
+    max_inputs: int = Field(
+        2048, gt=0, description="texts in one call for embeddings, scores or moderations"
+    )
     max_tokens: int = Field(4096, gt=0, description="cap on the tokens of one answer")
     store: str = Field(
         "memory://",

@@ -21,6 +21,7 @@ from gateway.errors import Conflict, InvalidRequest, PermissionDenied
 from gateway.registry.snapshot import Key
 
 Behind = Annotated[Backstage, Depends(backstage)]
+_YEAR_9999 = 253_370_764_800
 KeyId = Annotated[int, Path(ge=1, le=MAX_INT)]
 
 
@@ -60,6 +61,11 @@ def create_key(body: KeyRequest, key: KeyKeeper, behind: Behind, response: Respo
     """Make a key in the caller's tenant. Its secret is in this answer and nowhere else."""
     if body.expires_at is not None and body.expires_at <= time.time():
         raise InvalidRequest("expires_at lies in the past.", param="expires_at")
+    if body.expires_at is not None and body.expires_at > _YEAR_9999:
+        raise InvalidRequest(
+            "expires_at is in seconds since the epoch: in milliseconds it would never come.",
+            param="expires_at",
+        )
     secret, made = behind.registry.create_key(
         tenant=key.tenant,
         owner=body.owner,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gateway.registry.base_shapes import BaseModelShapes
 from gateway.registry.errors import InvalidAdapter
+from gateway.registry.module_patterns import BadPattern, ModulePatterns
 from gateway.registry.names import model_name
 from gateway.registry.receiving import CONFIG, MANIFEST, WEIGHTS, Draft
 from gateway.registry.safetensors_header import (
@@ -132,9 +133,13 @@ def _check_options(config: Mapping[str, Any]) -> None:
             f"{start[:40]!r} changes the base model's weights: save the adapter with PEFT's "
             "path_initial_model_for_weight_conversion",
         )
-    alpha = config.get("lora_alpha")
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not alpha > 0:
-        fault(CONFIG, "lora_alpha", "must be a number above 0")
+    by_name = config.get("alpha_pattern") or {}
+    if not isinstance(by_name, dict):
+        fault(CONFIG, "alpha_pattern", "must be an object")
+    alphas = [("lora_alpha", config.get("lora_alpha")), *_by_name("alpha_pattern", by_name)]
+    for field, alpha in alphas:
+        if not _is_number(alpha) or not alpha > 0:
+            fault(CONFIG, field, "must be a number above 0")
     targets = config.get("target_modules")
     named = isinstance(targets, list) and all(isinstance(name, str) for name in targets)
     if not targets or not (named or isinstance(targets, str)):
@@ -146,9 +151,9 @@ def _check_ranks(config: Mapping[str, Any], allowed: int) -> int:
     pattern = config.get("rank_pattern") or {}
     if not isinstance(pattern, dict):
         fault(CONFIG, "rank_pattern", "must be an object")
-    ranks = {"r": config.get("r"), **{f"rank_pattern.{key}": r for key, r in pattern.items()}}
+    ranks = [("r", config.get("r")), *_by_name("rank_pattern", pattern)]
     largest = 0
-    for field, rank in ranks.items():
+    for field, rank in ranks:
         if type(rank) is not int or rank < 1:
             fault(CONFIG, field, "must be a whole number above 0")
         if rank > allowed:
@@ -157,15 +162,19 @@ def _check_ranks(config: Mapping[str, Any], allowed: int) -> int:
     return largest
 
 
-def _rank_of(module: str, config: Mapping[str, Any]) -> int:
-    """Give a module's rank as PEFT does: the first pattern that matches the end of its name."""
-    for key, rank in (config.get("rank_pattern") or {}).items():
-        try:
-            if re.match(rf"(.*\.)?({key})$", module):
-                return int(rank)
-        except re.error:
-            fault(CONFIG, "rank_pattern", f"{key[:80]!r} is no regular expression")
-    return int(config["r"])
+def _by_name(field: str, values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Give the values of a field that has one for each of some names, each with its place."""
+    return [(f"{field}.{name[:80]}", value) for name, value in values.items()]
+
+
+def _patterns(
+    config: Mapping[str, Any], field: str, modules: Collection[str]
+) -> ModulePatterns[float]:
+    """Give what the configuration says of modules by patterns of their names."""
+    try:
+        return ModulePatterns(config.get(field) or {}, modules)
+    except BadPattern as error:
+        fault(CONFIG, field, str(error))
 
 
 # -- adapter_model.safetensors -------------------------------------------------------------------
@@ -199,8 +208,10 @@ def _check_tensors(
         pairs.setdefault(module, {})[side] = info
     if not pairs:
         fault(WEIGHTS, None, "holds no LoRA matrices")
+    ranks = _patterns(config, "rank_pattern", pairs)
+    _patterns(config, "alpha_pattern", pairs)
     for module, pair in pairs.items():
-        _check_pair(module, pair, _rank_of(module, config), shapes)
+        _check_pair(module, pair, int(ranks.value_of(module) or config["r"]), shapes)
     return sorted({module.rsplit(".", 1)[-1] for module in pairs})
 
 

@@ -171,10 +171,13 @@ class Draft:
         usage = self.usage
         return usage.prompt_tokens + usage.completion_tokens if usage is not None else 0
 
-    def encode(self) -> None:
-        """Write the worker's request once; its name for the model is put in for each worker."""
+    def encode(self, salt: str) -> None:
+        """Write vLLM's request once; its name for the model is put in for each worker.
+
+        Prompts share its prefix cache only with those of the same `salt`.
+        """
         self.call.request.model = _MODEL
-        self.body = _encode(self.call.request)
+        self.body = joined([_encode(self.call.request), _encode({"cache_salt": salt})])
 
     def body_for(self, target: Target, *, bounded: bool = True) -> bytes:
         """Give the request as this worker is to get it; `bounded` with the bound it needs."""

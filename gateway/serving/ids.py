@@ -29,6 +29,17 @@ def mint(prefix: str, secret: bytes, tenant: str, version_id: int) -> str:
     return prefix + (payload + _mac(secret, tenant, payload)).hex()
 
 
+def cache_salt(secret: bytes, tenant: str) -> str:
+    """Give what keeps a tenant's prompts apart in a worker's prefix cache, in hexadecimal.
+
+    Else another tenant could tell from times, and from the cached tokens in the usage, what was
+    asked before.
+    """
+    return hashlib.blake2b(
+        tenant.encode(), key=secret, digest_size=16, person=b"prefix cache"
+    ).hexdigest()
+
+
 def minted_at(response_id: str) -> float:
     """Give the time, in seconds since the epoch, of an id that `version_of` has proved."""
     return int(response_id[-_LENGTH : -_LENGTH + 12], 16) / 1000

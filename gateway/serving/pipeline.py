@@ -23,7 +23,7 @@ from gateway.registry.snapshot import Version
 from gateway.serving.affinity import affinity
 from gateway.serving.call import Call, Draft
 from gateway.serving.events import Event
-from gateway.serving.ids import mint
+from gateway.serving.ids import cache_salt, mint
 from gateway.serving.keeper import SnapshotKeeper
 from gateway.serving.options import apply, ask_for_logprobs
 from gateway.serving.prompts import InputQuestion
@@ -101,7 +101,7 @@ async def complete(draft: Draft, deps: Deps, emit: Emit) -> None:
 
     try:
         await question.ask()
-        draft.encode()
+        draft.encode(cache_salt(deps.secret, draft.call.key.tenant))
         while True:
             try:
                 await _serve(draft, policy, deps, send)

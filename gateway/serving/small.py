@@ -76,6 +76,9 @@ class SmallRoutes:
         texts = _texts(asked)
         if not texts:
             raise InvalidRequest("'input' must not be empty.", param="input")
+        most = self._serving.settings.limits.max_inputs
+        if len(texts) > most:
+            raise InvalidRequest(f"'input' may hold at most {most} texts here.", param="input")
         deps = self._serving.deps
         headers: list[Header] = []
         async with self._serving.granted(key, 0, headers, lambda: 0):

@@ -27,6 +27,7 @@ from gateway.serving.http import (
     read_body,
     send_json,
 )
+from gateway.serving.ids import cache_salt
 from gateway.serving.pipeline import Deps
 from gateway.serving.relay import ModelLost, WorkerRefused, refusal
 from gateway.serving.resolve import alias_of, resolve
@@ -49,7 +50,7 @@ _NO_SUCH_TASK = re.compile(r"does not support \w+ API", re.IGNORECASE)
 class Question:
     """A call that was read, and the version that answers it; `session` finds its worker again.
 
-    `asked` once a worker has got it.
+    `salt` keeps a tenant's prompts apart in vLLM's prefix cache. `asked` once a worker has got it.
     """
 
     form: PassForm
@@ -57,12 +58,16 @@ class Question:
     version: Version
     session: str
     standing: Standing
+    salt: str
     asked: bool = False
 
     def body_for(self, target: Target) -> bytes:
         """Give the request as this worker is to get it."""
         self.request.model, self.request.user = target.ask.model, None
-        return joined([_encode(self.request), target.ask.more])
+        parts = [_encode(self.request), target.ask.more]
+        if target.worker.kind == "vllm" and self.form.uses_tokens:
+            parts.append(_encode({"cache_salt": self.salt}))
+        return joined(parts)
 
 
 class PassEndpoint(Endpoint):
@@ -88,7 +93,8 @@ class PassEndpoint(Endpoint):
             version = resolve(request.model, alias, session, snapshot)
             headers.append((b"x-adapter-version", version.model.encode()))
             standing = Standing(key.account, key.limits.priority)
-            question = Question(self._form, request, version, session or request_id, standing)
+            salt = cache_salt(deps.secret, key.tenant)
+            question = Question(self._form, request, version, session or request_id, standing, salt)
             likely = self._form.likely_tokens(body)
             async with serving.granted(key, likely, headers, lambda: used):
                 try:

@@ -12,6 +12,7 @@ import httpx
 import openai
 import pytest
 
+from gateway.registry.service import Registry
 from tests.acceptance.live import Live, wait_for
 from tests.acceptance.refusals_suite import assert_openai_error
 from tests.stub.script import Script
@@ -20,6 +21,11 @@ from tests.stub.server import StubWorker
 from .conftest import MakeStack
 from .stack import Stack
 
+PLANS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "the secret plan"}]},
+    "/v1/completions": {"prompt": "the secret plan"},
+    "/v1/embeddings": {"input": "the secret plan"},
+}
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/embeddings": {"input": ["one", "two words"]},
     "/v1/score": {"queries": "a", "documents": ["b", "c"]},
@@ -43,7 +49,7 @@ def _pooling(stub: StubWorker) -> Any:
 
 def post(live: Live, path: str, key: str | None = None, **body: Any) -> httpx.Response:
     with live.http(key) as http:
-        return http.post(path, json={"model": "support", **body})
+        return http.post(path, json={"model": "support"} | body)
 
 
 @pytest.mark.parametrize("path", BODIES)
@@ -73,7 +79,27 @@ def test_embeddings_in_every_form_that_openai_has(live: Live, stub: StubWorker) 
         )
     assert (made.model, made.data[0].embedding) == ("support@1", [1.0, 0.5])
     assert made.usage.prompt_tokens == made.usage.total_tokens == 1
-    assert set(stub.worker.through[-1][1]) == {"model", "input", "encoding_format", "dimensions"}
+    sent = {"model", "input", "encoding_format", "dimensions", "cache_salt"}
+    assert set(stub.worker.through[-1][1]) == sent
+
+
+@pytest.mark.parametrize("path", PLANS)
+def test_tenants_share_no_prefix_cache(stack: Stack, stub: StubWorker, path: str) -> None:
+    """What one asked before could be told by another from times and cached tokens."""
+    registry = Registry.from_settings(stack.settings)
+    other, _ = registry.create_key(tenant="other", owner="other", role="app")
+    registry.close()
+    body = {"model": "base", **PLANS[path]}
+    salts = []
+    for key in (None, None, other):
+
+        def answered(key: str | None = key) -> bool:
+            return post(stack.live, path, key, **body).status_code == 200
+
+        assert wait_for(answered, 10)
+        sent = stub.worker.through[-1][1] if "emb" in path else stub.seen.requests[-1].body
+        salts.append(sent["cache_salt"])
+    assert salts[0] == salts[1] != salts[2]
 
 
 def test_what_a_worker_adds_does_not_come_out(live: Live) -> None:

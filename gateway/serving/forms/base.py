@@ -15,6 +15,11 @@ from gateway.settings import Limits
 
 encode = msgspec.json.Encoder().encode
 DONE = b"data: [DONE]\n\n"
+_MAX_STOPS = 16
+_MAX_STOP_LENGTH = 1000
+_MAX_VALUES = 5000
+_MAX_VALUES_TOGETHER = 20_000
+_MAX_DEPTH = 100
 
 
 class Writer(Protocol):
@@ -97,6 +102,51 @@ def check_limits(request: ChatRequest | CompletionRequest, limits: Limits) -> No
         raise InvalidRequest(
             f"'min_tokens' may be at most {limits.max_tokens} here.", param="min_tokens"
         )
+    _check_costs(request)
+
+
+def _check_costs(request: ChatRequest | CompletionRequest) -> None:
+    """Refuse what would keep a worker busy for all others.
+
+    It looks for each stop text at every token. It makes a grammar of a schema, in a time that grows
+    much faster than the schema and its depth.
+    """
+    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    if len(stops) > _MAX_STOPS or any(len(stop) > _MAX_STOP_LENGTH for stop in stops):
+        raise InvalidRequest(
+            f"'stop' may hold at most {_MAX_STOPS} texts of {_MAX_STOP_LENGTH} characters here.",
+            param="stop",
+        )
+    if not isinstance(request, ChatRequest):
+        return
+    form = request.response_format.json_schema if request.response_format else None
+    if form is not None:
+        _values_in(form.schema, _MAX_VALUES, "response_format")
+    left = _MAX_VALUES_TOGETHER
+    for index, tool in enumerate(request.tools or ()):
+        left -= _values_in(tool, min(left, _MAX_VALUES), f"tools[{index}]")
+
+
+def _values_in(value: Any, most: int, param: str) -> int:
+    """Count the values in JSON: objects, lists and what they hold. Raises `InvalidRequest`."""
+    number, level = 0, [value]
+    for _ in range(_MAX_DEPTH):
+        number += len(level)
+        if number > most:
+            raise InvalidRequest(
+                f"'{param}' goes past {most} values, the most that it may have here.", param=param
+            )
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return number
+    raise InvalidRequest(
+        f"'{param}' is nested more than {_MAX_DEPTH} levels deep, the most here.", param=param
+    )
 
 
 def ready_for_worker(request: ChatRequest | CompletionRequest) -> bool:

@@ -59,3 +59,13 @@ async def test_a_body_past_its_bound_is_not_read(whole: Whole, path: str) -> Non
         answer = await client.post(path, content=b"x" * (most + 1))
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
         assert (await client.post(path, content=b"x" * most)).status_code == 400
+
+
+async def test_moderations_take_no_more_texts_than_embeddings(whole: Whole) -> None:
+    """Each makes an answer a hundred times its length."""
+    most = whole.app.state.serving.settings.limits.max_inputs
+    async with whole.client(await whole.key()) as client:
+        answer = await client.post("/v1/moderations", json={"input": [""] * (most + 1)})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "input"
+    assert f"at most {most} texts" in answer.json()["error"]["message"]

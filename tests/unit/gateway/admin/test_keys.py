@@ -74,6 +74,7 @@ async def test_only_admins_manage_keys(clients: Clients, role: str) -> None:
         {"owner": "a", "purpose": "evaluation", "token_budget": 5},
         {"owner": "a", "aliases": ["NO"]},
         {"owner": "a", "expires_at": 5},
+        {"owner": "a", "expires_at": 1_900_000_000_000},
         {"owner": "a", "tenant": "other"},
     ],
 )

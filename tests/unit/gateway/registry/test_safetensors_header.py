@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.registry.safetensors_header import (
+    MAX_HEADER_BYTES,
     BadSafetensors,
     TensorInfo,
     is_pickle,
@@ -108,3 +109,10 @@ def test_a_header_of_640_bytes_is_no_pickle(tmp_path: Path) -> None:
     assert path.read_bytes()[:2] == b"\x80\x02"
     assert not is_pickle(path)
     assert read_header(path) == {"t": TensorInfo("F32", (2,))}
+
+
+def test_a_header_of_no_sensible_size_is_not_read(tmp_path: Path) -> None:
+    """It is sound, but to read some of them at once would take the gateway's memory."""
+    path = write(tmp_path, headed({"__metadata__": {"padding": "x" * MAX_HEADER_BYTES}}))
+    with pytest.raises(BadSafetensors, match=f"and {MAX_HEADER_BYTES} are the most"):
+        read_header(path)

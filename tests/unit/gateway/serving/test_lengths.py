@@ -39,7 +39,7 @@ def drafted(form: Form, body: dict[str, Any], cap: int = 4096) -> Draft:
     call = Call(form.route, form.id_prefix, KEY, "support", read.request, asked, "r", cap=cap)
     call.expected_choices = read.expected_choices
     draft = Draft(call, version(), "x-1", Standing(1, "normal"))
-    draft.encode()
+    draft.encode("salt")
     return draft
 
 

@@ -162,3 +162,56 @@ def test_the_flex_tier_is_read_and_never_sent(form: Form, body: dict[str, object
         read = form.read(msgspec.json.encode({**body, "service_tier": tier}), LIMITS)
         assert read.flex is flex
         assert read.request.service_tier is None
+
+
+def nested(levels: int) -> dict:
+    found: dict = {}
+    for _ in range(levels):
+        found = {"items": found}
+    return found
+
+
+def function(**parameters: object) -> dict:
+    return {"type": "function", "function": {"name": "f", "parameters": parameters}}
+
+
+def schema(number: int) -> dict:
+    form = {"name": "s", "schema": {"enum": list(range(number))}}
+    return {"type": "json_schema", "json_schema": form}
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"stop": "x" * 1001}, "stop"),
+        ({"stop": ["a", "x" * 1001]}, "stop"),
+        ({"response_format": schema(5000)}, "response_format"),
+        ({"tools": [function(), function(enum=["x"] * 5000)]}, "tools[1]"),
+        ({"tools": [function(enum=["x"] * 4900)] * 5}, "tools[4]"),
+        ({"tools": [{"a": [[[[{}] * 1000] * 5]]}]}, "tools[0]"),
+        ({"tools": [nested(100)]}, "tools[0]"),
+        ({"tools": [{"a": [[[["x"] * 10] * 10] * 10] * 10}]}, "tools[0]"),
+    ],
+)
+def test_what_would_keep_a_worker_busy_for_all_is_refused(change: dict, param: str) -> None:
+    assert refusal({**CHAT, **change}).param == param
+
+
+def test_what_people_ask_for_is_not() -> None:
+    usual = {
+        "stop": ["x" * 1000] * 16,
+        "response_format": schema(4000),
+        "tools": [nested(99), *[function(enum=["x"] * 300)] * 60],
+    }
+    ChatForm().read(msgspec.json.encode({**CHAT, **usual}), LIMITS)
+
+
+def test_the_same_holds_on_the_other_routes() -> None:
+    text = {"model": "m", "prompt": "x", "stop": ["x"] * 17}
+    assert refusal(text, CompletionForm()).param == "stop"
+    given = {"model": "m", "input": "x"}
+    form = {"type": "json_schema", "name": "s", "schema": {"enum": ["x"] * 5000}}
+    assert refusal({**given, "text": {"format": form}}, ResponsesForm()).status == 400
+    tool = {"type": "function", "name": "f", "parameters": {"enum": ["x"] * 5000}}
+    assert refusal({**given, "tools": [tool]}, ResponsesForm()).param == "tools[0]"

@@ -82,7 +82,7 @@ def ended(outcome: str = "ok") -> Draft:
     request = ChatRequest(model="support", messages=[Message(role="user", content="Hello")])
     call = Call("/v1/chat/completions", "chatcmpl-", KEY, "support", request, b"{}", "r")
     draft = Draft(call, version(7), "chatcmpl-1", Standing(1, "normal"), outcome=outcome)
-    draft.encode()
+    draft.encode("salt")
     return draft
 
 
