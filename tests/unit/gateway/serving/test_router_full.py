@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from gateway.serving.breaker import FIRST_PAUSE_S, IN_A_ROW, State
 from gateway.serving.router import Router, Target
 from gateway.serving.waiting import Standing
 from gateway.settings import QueueSettings
-from gateway.workers.probe import WorkerWatch
+from gateway.workers.probe import Observed, WorkerWatch
 from tests.unit.gateway.workers.fake import FakeWorker, base_version
 
 BASE = base_version()
@@ -40,10 +40,16 @@ class Fleet:
         for name in self.workers:
             await self.watch.look(name)
 
-    async def call(self, session: str = "", wait: float = 0.0, **standing: Any) -> Target:
+    async def call(
+        self,
+        session: str = "",
+        wait: float = 0.0,
+        avoid: Mapping[str, Observed | None] | None = None,
+        **standing: Any,
+    ) -> Target:
         deadline = asyncio.get_running_loop().time() + wait
         stands = Standing(**{"key": 1, "priority": "normal"} | standing)
-        return await self.router.begin(BASE, session, deadline, {}, stands)
+        return await self.router.begin(BASE, session, deadline, avoid or {}, stands)
 
     def wait(self, **standing: Any) -> asyncio.Task[Target]:
         return asyncio.create_task(self.call(**standing))
@@ -68,6 +74,26 @@ async def test_full_is_not_the_same_as_not_ready(group: asyncio.TaskGroup) -> No
     await fleet.probe()
     with pytest.raises(Saturated):
         await fleet.call()
+
+
+async def test_the_only_worker_is_asked_again_once_it_was_looked_at(
+    group: asyncio.TaskGroup,
+) -> None:
+    """It failed a call and is well: nothing has changed, yet something newer is known."""
+    fleet = Fleet(group, 1)
+    await fleet.probe()
+    failed = {"w0": fleet.router.observed("w0")}
+    again = asyncio.create_task(fleet.call(wait=5.0, avoid=failed))
+    await settled()
+    assert not again.done()
+    await fleet.probe()
+    await settled()
+    assert again.done()
+    never = asyncio.create_task(fleet.call(wait=0.05, avoid={"w0": None}))
+    await settled()
+    await fleet.probe()
+    with pytest.raises(NoWorker):
+        await never
 
 
 async def test_the_end_of_a_call_lets_the_next_one_go(group: asyncio.TaskGroup) -> None:
