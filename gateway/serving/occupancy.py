@@ -14,8 +14,8 @@ def waiting_now(seen: Observed, more: int, most: int | None) -> int:
     """Estimate how many calls wait on a worker that got `more` calls since it was `seen`.
 
     Where calls waited, those that came since wait too, and each that ended let one go. Where none
-    did, the worker runs as many at once as when calls waited last (`most`); None: that was not seen
-    yet, so nothing is known to wait.
+    did, the worker runs as many at once as when calls waited last, or as many as it was seen to run
+    since (`most`); None: no call was seen to wait yet, so nothing is known to.
     """
     if seen.waiting:
         return seen.waiting + more
@@ -61,6 +61,8 @@ class Occupancy:
         most = last.most if last is not None and last.seen.boot == seen.boot else None
         if seen.waiting >= self._settings.worker_waiting:
             most = seen.running
+        elif most is not None:
+            most = max(most, seen.running)  # long prompts were few at once, short ones are more
         # It told before we heard: of our calls then, some have ended, and some had not arrived.
         ours = max(in_flight, last.peak) if last is not None else in_flight
         others = max(0, seen.running + seen.waiting - ours)

@@ -62,6 +62,23 @@ def test_what_it_ran_while_calls_waited_is_what_it_can_run() -> None:
     assert not workers.full
 
 
+def test_what_it_was_seen_to_run_since_then_it_can_run_again() -> None:
+    """Two long prompts filled its cache once: that is no bound on short ones for ever."""
+    workers = occupancy()
+    workers.read(seen(1, running=2, waiting=4), 6)
+    workers.read(seen(2, running=40), 40)
+    workers.read(seen(3), 0)
+    for count in range(1, 44):
+        workers.count("w", count)
+        assert not workers.full
+    workers.count("w", 44)
+    assert workers.full == {"w"}
+    workers.read(seen(4, running=3, waiting=4), 7)  # long ones again
+    workers.read(seen(5), 0)
+    workers.count("w", 7)
+    assert workers.full == {"w"}
+
+
 def test_a_full_cache() -> None:
     workers = occupancy()
     workers.read(seen(1, kv_usage=0.95), 1)
