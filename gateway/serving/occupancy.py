@@ -29,7 +29,7 @@ class _Reading:
     """What a worker said last, and how many calls of ours were in flight then.
 
     `others` of those it told of are not ours. `peak` is the most of ours that were in flight at
-    once since.
+    once since. With `refused` it took one no more, whatever it had told.
     """
 
     seen: Observed
@@ -37,6 +37,7 @@ class _Reading:
     most: int | None
     others: int
     peak: int
+    refused: bool = False
 
 
 class Occupancy:
@@ -83,6 +84,13 @@ class Occupancy:
         else:
             self.full.discard(worker)
 
+    def refused(self, worker: str) -> None:
+        """Take note that a worker took a call no more: it is full until it is read again."""
+        last = self._readings.get(worker)
+        if last is not None:
+            last.refused = True
+            self.full.add(worker)
+
     def keep(self, workers: Collection[str]) -> None:
         """Forget all other workers."""
         self._readings = {name: r for name, r in self._readings.items() if name in workers}
@@ -96,5 +104,7 @@ class Occupancy:
             return True
         if last is None:
             return False
+        if last.refused:
+            return True
         waiting = waiting_now(last.seen, in_flight - last.in_flight, last.most)
         return waiting >= bounds.worker_waiting or last.seen.kv_usage > bounds.kv_usage

@@ -119,6 +119,10 @@ class Router:
         """Have `tell` called each time that a call has to wait for an adapter."""
         self._when_hungry = tell
 
+    def refused(self, worker: str) -> None:
+        """Send a worker no more calls until it is looked at again: it has said that it is full."""
+        self._occupancy.refused(worker)
+
     def suspect(self, worker: str) -> None:
         """Have a worker probed that failed a call."""
         self._watch.suspect(worker)

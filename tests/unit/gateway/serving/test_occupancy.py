@@ -87,6 +87,20 @@ def test_a_full_cache() -> None:
     assert workers.full == {"w"}
 
 
+def test_who_turned_a_call_away_is_full_until_the_next_reading() -> None:
+    workers = occupancy()
+    workers.refused("w")  # it was never read: nothing could end that
+    assert not workers.full
+    workers.read(seen(1), 1)
+    workers.refused("w")
+    workers.count("w", 0)
+    assert workers.full == {"w"}
+    workers.read(seen(1), 0)  # told again: no new reading
+    assert workers.full == {"w"}
+    workers.read(seen(2), 0)
+    assert not workers.full
+
+
 def test_a_bound_on_our_own_calls_needs_no_reading() -> None:
     workers = occupancy(QueueSettings(per_worker=2))
     workers.count("w", 1)
