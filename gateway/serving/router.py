@@ -31,7 +31,8 @@ from gateway.workers.probe import Observed, WorkerWatch
 
 Counted = TypeVar("Counted")
 
-_SLACK = 2
+_SLACK, _SHARE = 2, 0.25
+"""Calls, or part of the least calls, that a call's own worker may have above the least busy one."""
 _STALE_S = 0.25
 """Age of a reading from which on those who wait for room ask for a new one."""
 
@@ -318,7 +319,9 @@ class Router:
     ) -> Target | None:
         placements = self._placements(version)
         busy = self._occupancy.outstanding
-        name = choose(version, placements, observed, busy, session, slack=_SLACK, shut=shut)
+        name = choose(
+            version, placements, observed, busy, session, slack=_SLACK, share=_SHARE, shut=shut
+        )
         spec = self.snapshot.workers.get(name) if self.snapshot and name else None
         if name is None or spec is None:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -152,6 +153,27 @@ async def test_a_burst_is_shared_evenly_though_one_worker_was_read_in_the_last(
         fleet.router.end(target, answered=True)
     workers = Counter([(await fleet.call(session=str(n))).worker.name for n in range(16)])
     assert min(workers["w0"], workers["w1"]) >= 7
+
+
+async def test_sessions_find_their_worker_again_on_a_busy_fleet(group: asyncio.TaskGroup) -> None:
+    """Calls end in any order, so workers are never equally busy; the prefix caches matter more."""
+    fleet, rng = Fleet(group, 4), random.Random(1)
+    await fleet.probe()
+    before: dict[str, str] = {}
+    under_way: list[Target] = []
+    again, ahead = 0, 0
+    for _ in range(4000):
+        session = str(rng.randrange(200))
+        target = await fleet.call(session=session)
+        again += before.get(session) == target.worker.name
+        before[session] = target.worker.name
+        under_way.append(target)
+        if len(under_way) > 4 * 40:
+            done = under_way.pop(rng.randrange(len(under_way)))
+            fleet.router.end(done, answered=True)
+        ahead = max(ahead, max(fleet.router.per_worker.values()) - 40)
+    assert again > 0.7 * 4000
+    assert ahead <= 10
 
 
 async def test_a_failing_worker_gets_no_calls_until_it_is_tried(
