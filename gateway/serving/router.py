@@ -177,7 +177,9 @@ class Router:
             if self._able(version, avoid):
                 self.when_full()
                 self._ask_again()
-                lane = (version.id, frozenset(avoid))
+                # Of two that avoid a worker, one may have to for good and the other no longer.
+                avoids = frozenset((name, seen and seen.at) for name, seen in avoid.items())
+                lane = (version.id, avoids)
                 with _counted(self._queued, *_id_of(version)):
                     return await self.queue.wait(find, lane, standing, resort)
             self._loads.ask(version, self._placements(version))

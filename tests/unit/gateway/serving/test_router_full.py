@@ -97,6 +97,24 @@ async def test_the_only_worker_is_asked_again_once_it_was_looked_at(
         await never
 
 
+async def test_a_call_that_avoids_a_worker_for_good_holds_up_none_that_does_no_longer(
+    group: asyncio.TaskGroup,
+) -> None:
+    fleet = Fleet(group, 2, per_worker=1)
+    await fleet.probe()
+    places = {target.worker.name: target for target in [await fleet.call(), await fleet.call()]}
+    failed = {"w0": fleet.router.observed("w0")}
+    await fleet.probe()
+    never = asyncio.create_task(fleet.call(avoid={"w0": None}))
+    again = asyncio.create_task(fleet.call(avoid=failed))
+    await settled()
+    fleet.router.end(places["w0"], answered=True)
+    assert (await again).worker.name == "w0"
+    assert not never.done()
+    fleet.router.end(places["w1"], answered=True)
+    assert (await never).worker.name == "w1"
+
+
 async def test_the_end_of_a_call_lets_the_next_one_go(group: asyncio.TaskGroup) -> None:
     fleet = Fleet(group, 2, per_worker=1)
     await fleet.probe()
