@@ -16,18 +16,22 @@ from gateway.rollout.rule import Measure, Plan, State, decide
 from gateway.rollout.sequential import Arm
 from gateway.settings import RolloutSettings
 
-RUNS, EQUAL_ANSWERS, WORSE_ANSWERS = 200, 20_000, 2_000
+RUNS, EQUAL_ANSWERS, WORSE_ANSWERS = 200, 20_000, 3_000
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Who calls: `flagged` of the stable's answers, users alike within themselves by `alike`."""
+    """Who calls: `flagged` of the stable's answers, users alike within themselves by `alike`.
+
+    In the last step, which is in other hours, answers of both are flagged `later` times as often.
+    """
 
     flagged: float = 0.1
     worse_by: float = 0.0
     users: int = 1000
     alike: float = 0.05
     tail: float = 1.5
+    later: float = 1.0
 
 
 def canary(world: World, answers: int, rng: np.random.Generator) -> tuple[str, int]:
@@ -39,23 +43,25 @@ def canary(world: World, answers: int, rng: np.random.Generator) -> tuple[str, i
     callers = rng.choice(world.users, answers, p=often / often.sum())
     places, chances = rng.random(world.users), rng.random(answers)
     quiet, seen = Arm.of([(1, 0)] * 1000), np.zeros((2, world.users, 2), int)
-    arms, calls, step = (Arm(), Arm()), [0, 0], 0
+    arms, answered, step = (Arm(), Arm()), 0, 0
     for number, user in enumerate(callers):
         arm = int(places[user] < plan.steps[step])
         had = seen[arm, user]
         arms[arm].add(int(had[0]), int(had[1]), -1)
-        had += (1, chances[number] < rates[arm, user])
+        often_now = rates[arm, user] * (world.later if step == len(plan.steps) - 1 else 1.0)
+        had += (1, chances[number] < often_now)
         arms[arm].add(int(had[0]), int(had[1]))
-        calls[arm] += 1
+        answered += arm
         # Nothing else ever happens; those measures take their part of alpha nevertheless.
         measures = [
             Measure("flags", arms[1], arms[0], settings.margin),
             *(Measure(name, quiet, quiet, settings.margin) for name in ("blocks", "errors")),
             Measure("seconds", quiet, quiet, settings.margin),
         ]
-        found = decide(plan, State(step, calls[1], 0), measures)
+        found = decide(plan, State(step, answered, 0), measures)
         if found.kind == "step":
-            step, calls[1] = step + 1, 0
+            step, answered = step + 1, 0
+            arms, seen = (Arm(), Arm()), np.zeros_like(seen)
         elif found.kind != "go_on":
             return found.kind, number + 1
     return "go_on", answers
@@ -93,6 +99,7 @@ def main() -> None:
         World(flagged=0.2),
         World(alike=0.2, users=2000),
         World(alike=0.1, users=300, tail=3.0),
+        World(later=3.0),
     ):
         print(json.dumps({**asdict(world), **figures(world)}))
 

@@ -53,7 +53,9 @@ def _one(adapters: int, workers: int) -> Callable[[], object]:
     def one() -> object:
         number = next(calls)
         version = versions[number % adapters]
-        return choose(version, placements[version.id], fleet, busy, f"session-{number}", slack=2)
+        return choose(
+            version, placements[version.id], fleet, busy, f"session-{number}", slack=2, share=0.25
+        )
 
     return one
 

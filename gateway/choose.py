@@ -17,6 +17,7 @@ def choose(
     key: str = "",
     *,
     slack: int = 0,
+    share: float = 0.0,
     shut: Container[str] = (),
 ) -> str | None:
     """Give the name of the worker to call, or None while no worker can answer.
@@ -25,11 +26,11 @@ def choose(
     that get no call now: full ones, and those that fail.
 
     An adapter goes only where this boot of the worker was proven to answer with it. The one with
-    the fewest calls wins. Among those within `slack` calls of it, workers that have the version in
-    their running batch come before those that have it in memory only: the latter must first swap it
-    in. Then the rendezvous hash of `key` decides, so that a session, or what begins alike, keeps
-    its worker and the prefix cache there as workers come and go. Excluding a worker is
-    leaving it out of `observed`.
+    the fewest calls wins. Among those within `slack` calls of it, or that `share` of its own if
+    that is more, workers that have the version in their running batch come before those that have
+    it in memory only: the latter must first swap it in. Then the rendezvous hash of `key` decides,
+    so that a session, or what begins alike, keeps its worker and the prefix cache there as workers
+    come and go. Excluding a worker is leaving it out of `observed`.
     """
     loads = []
     for seen in able_workers(version, placements, observed):
@@ -41,7 +42,8 @@ def choose(
         return None
     if len(loads) == 1:
         return loads[0][1]
-    bound = min([load for load, _, _ in loads]) + slack
+    least = min([load for load, _, _ in loads])
+    bound = least + max(slack, share * least)
     name = version.worker_name
     near = [worker for load, worker, active in loads if load <= bound and name in active]
     if not near:

@@ -92,18 +92,17 @@ class _Here:
             logger.debug("the registry does not answer: %s", error)
             return None
         now, room = self._snapshot, self._config.max_cpu_loras
-        ranked = by_need(now, demand, room, self._config.placement.warm)
+        ranked = by_need(now, demand, room, self._config.placement.warm, self._fits)
         return Facts(
-            wanted=[
-                version
-                for version in ranked
-                if not version.is_merged and model_name(version.base_model) == self._model
-            ],
+            wanted=[v for v in ranked if not v.is_merged and self._fits(v)],
             healthy=health,
             proven=proven(now),
             called={*now.workers, *(call.rpartition(" ")[2] for b in beats for call in b.busy)},
             behind=any(beat.revision < now.catalog for beat in beats),
         )
+
+    def _fits(self, version: Version) -> bool:
+        return model_name(version.base_model) == self._model
 
     def start(self, adapters: Sequence[str]) -> Server:
         """Start a server on a free port. Raises NoServer."""

@@ -101,13 +101,17 @@ class CanaryDriver:
     def _canary(
         self, alias: Alias, candidate: Version, stable: Version, begun: AliasMove, plan: Plan
     ) -> Decision:
-        """Decide by what the callers of both versions met with."""
-        since = Since(alias, begun.since)
+        """Decide by what the callers of both versions met with in this step.
+
+        Hours differ. Over steps of different shares the later ones weigh more for the candidate, so
+        that a busy hour would count against it.
+        """
+        step = Since(alias, begun.at)
         with reading(self._engine) as connection:
-            answers, _ = outcomes(connection, Since(alias, begun.at), candidate)
-            _, faults = outcomes(connection, since, candidate)
+            answers, _ = outcomes(connection, step, candidate)
+            _, faults = outcomes(connection, Since(alias, begun.since), candidate)
             found = (
-                weighed(connection, since, candidate, stable, self._settings, begun.detail)
+                weighed(connection, step, candidate, stable, self._settings, begun.detail)
                 if plan.test
                 else []
             )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.registry.names import model_name
@@ -37,12 +37,19 @@ class Site:
         return not self.base_model or model_name(self.base_model) == model_name(version.base_model)
 
 
-def by_need(snapshot: Snapshot, demand: Demand, room: int, warm_s: float) -> tuple[Version, ...]:
+def by_need(
+    snapshot: Snapshot,
+    demand: Demand,
+    room: int,
+    warm_s: float,
+    fits: Callable[[Version], bool] = lambda version: True,
+) -> tuple[Version, ...]:
     """Give all versions that workers may hold, merged models too, the most needed first.
 
     Pinned ones come first; then fallbacks, what a rollout needs, and for `warm_s` after an alias
     has moved what a rollback would need; then unproven ones, the newest first, for a share of
-    `room` (that of all workers); then the rest by last use. A load counts as a use while it is
+    `room` (that of all workers), which is no use to those that none of them `fits`; then the rest
+    by last use. A load counts as a use while it is
     younger than `HOLD_S`: a version is not taken away before the calls that it was loaded for.
     """
     loaded: dict[int, float] = {}
@@ -55,7 +62,7 @@ def by_need(snapshot: Snapshot, demand: Demand, room: int, warm_s: float) -> tup
         for version in snapshot.versions.values()
         if not version.is_base and not version.draining and version.state in RESIDENT
     ]
-    loadable = (v.id for v in versions if v.state in UNPROVEN and not v.is_merged)
+    loadable = (v.id for v in versions if v.state in UNPROVEN and not v.is_merged and fits(v))
     unproven = sorted(loadable, reverse=True)
     trying = frozenset(unproven[: max(1, room // UNPROVEN_SHARE)])
 

@@ -54,7 +54,12 @@ class View:
             for seen in healthy
             if not seen.static and not seen.merged
         ]
-        ranked = by_need(snapshot, demand, sum(max(0, s.room) for s in sites), settings.warm)
+        roomy = [site for site in sites if site.room > 0]
+
+        def fits(version: Version) -> bool:
+            return any(site.fits(version) for site in roomy)
+
+        ranked = by_need(snapshot, demand, sum(s.room for s in roomy), settings.warm, fits)
         aged: defaultdict[str, set[int]] = defaultdict(set)
         for (worker, version_id), at in demand.checked_at.items():
             if demand.now - at > settings.proof_interval:

@@ -90,6 +90,10 @@ class Plan:
             promotes=bool(detail.get("promotes", True)),
         )
 
+    def tests(self, step: int) -> int:
+        """Give among how many tests `alpha` is shared: a shadow, before the steps, has its own."""
+        return len(self.steps) if step >= 0 else 1
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -109,15 +113,18 @@ class Decision:
     numbers: Mapping[str, Any]
 
 
-def standing(measures: Sequence[Measure], alpha: float) -> list[tuple[Measure, Evidence, Shown]]:
-    """Weigh all measures and say what is shown of each.
+def standing(
+    measures: Sequence[Measure], alpha: float, steps: int
+) -> list[tuple[Measure, Evidence, Shown]]:
+    """Weigh all measures of one of so many steps and say what is shown of each.
 
-    That one is worse takes evidence beyond its part of `alpha`; that it is fine takes `alpha`.
+    That one is worse takes evidence beyond its part of the step's part of `alpha`; that it is fine
+    takes `alpha`, since one step alone promotes.
     """
     found: list[tuple[Measure, Evidence, Shown]] = []
     for measure in measures:
         evidence = measure.evidence()
-        if evidence.worse >= len(measures) / alpha:
+        if evidence.worse >= steps * len(measures) / alpha:
             found.append((measure, evidence, "worse"))
         elif evidence.fine >= 1 / alpha:
             found.append((measure, evidence, "fine"))
@@ -127,15 +134,15 @@ def standing(measures: Sequence[Measure], alpha: float) -> list[tuple[Measure, E
 
 
 def decide(plan: Plan, state: State, measures: Sequence[Measure]) -> Decision:
-    """Look at a rollout; as often as one likes.
+    """Look at a rollout by what was measured in its present step; as often as one likes.
 
     Among equals, at most `alpha` of all rollouts are ever rolled back; `alpha` is shared by the
-    measures. Each required one must be shown not to be worse by its margin before the candidate is
-    promoted.
+    steps and the measures. Each required one must be shown not to be worse by its margin before the
+    candidate is promoted.
     """
     if not plan.test:
         return _by_answers(plan, state)
-    found = standing(measures, plan.alpha)
+    found = standing(measures, plan.alpha, plan.tests(state.step))
     for measure, _, shown in found:
         if shown == "worse":
             reason = f"{measure.name} are worse: {_told(measure)}"

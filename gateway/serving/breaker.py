@@ -4,7 +4,8 @@
     half open -- answered --> closed        half open -- failed --> open, for twice as long
 
 Failures in a row open a worker's circuit, and so does failing far more often than the other
-workers do (an outlier). A worker that was restarted begins anew.
+workers do (an outlier). A worker that was restarted begins anew. Where all circuits are open one is
+called all the same; as soon as one answers, what ailed them all is over, and all are tried soon.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class _Circuit:
-    """`until` ends the pause of an open circuit; of a half open one, the time of its one call."""
+    """`until` ends the pause of an open circuit; of a half open one, the time of its one call.
+
+    With `last_resort` it is called though it is open.
+    """
 
     state: State = State.CLOSED
     in_a_row: int = 0
@@ -47,6 +51,7 @@ class _Circuit:
     pause: float = 0.0
     until: float = 0.0
     closed_at: float = 0.0
+    last_resort: bool = False
     recent: Recent = field(default_factory=lambda: Recent(SPAN_S))
 
 
@@ -73,10 +78,8 @@ class Breakers:
         circuit = self._circuit(worker)
         circuit.recent.add(now)
         circuit.in_a_row = 0
-        if circuit.state is State.HALF_OPEN:
-            circuit.state, circuit.outlier, circuit.closed_at = State.CLOSED, False, now
-            del self._shut[worker]
-            logger.info("worker %s answers again and gets calls", worker)
+        if circuit.state is State.HALF_OPEN or circuit.last_resort:
+            self._close(worker, circuit, now)
 
     def failed(self, worker: str, now: float) -> None:
         """Take note of a call that failed through the worker's own fault."""
@@ -95,7 +98,10 @@ class Breakers:
     def tried(self, worker: str, now: float) -> None:
         """Take note of a call that goes to the worker; after a pause it is the one that decides."""
         circuit = self._shut.get(worker)
-        if circuit is None or now < circuit.until:
+        if circuit is None:
+            return
+        if now < circuit.until:
+            circuit.last_resort = circuit.state is State.OPEN
             return
         if circuit.state is State.OPEN:
             logger.info("worker %s gets one call to see whether it answers", worker)
@@ -145,12 +151,22 @@ class Breakers:
             circuit = self._circuits[worker] = _Circuit()
         return circuit
 
+    def _close(self, worker: str, circuit: _Circuit, now: float) -> None:
+        if len(self._shut) == len(self._circuits):
+            # Else this one would get all calls until the others' pauses, grown long, are over.
+            for other in self._shut.values():
+                other.until = min(other.until, now + FIRST_PAUSE_S)
+        circuit.state, circuit.outlier, circuit.closed_at = State.CLOSED, False, now
+        circuit.last_resort = False
+        del self._shut[worker]
+        logger.info("worker %s answers again and gets calls", worker)
+
     def _open(self, worker: str, circuit: _Circuit, now: float, why: str) -> None:
         again = circuit.state is State.HALF_OPEN or now - circuit.closed_at < LONGEST_PAUSE_S
         longer = min(2 * circuit.pause, LONGEST_PAUSE_S)
         circuit.pause = longer if circuit.pause and again else FIRST_PAUSE_S
         circuit.state, circuit.until = State.OPEN, now + circuit.pause
-        circuit.in_a_row, circuit.recent = 0, Recent(SPAN_S)
+        circuit.in_a_row, circuit.recent, circuit.last_resort = 0, Recent(SPAN_S), False
         self._shut[worker] = circuit
         logger.warning("worker %s gets no calls for %g s: %s", worker, circuit.pause, why)
 

@@ -112,8 +112,9 @@ class Draft:
 
     `version` answers: the one that was `wanted`, which is None then, or one of its `fallbacks`.
     `shadow` gets a copy of the call once the answer has ended; `asked` is when the worker that
-    answers was asked, on the monotonic clock; `dropped` are fields of its answer that nothing here
-    knows, where they were looked for.
+    answers was asked, on the monotonic clock; `refusals` counts workers that failed the call,
+    `turned_away` those that were full; `dropped` are fields of its answer that nothing here knows,
+    where they were looked for.
     """
 
     call: Call
@@ -132,6 +133,7 @@ class Draft:
     outcome: str = _CLIENT_GONE
     sent: bool = False
     refusals: int = 0
+    turned_away: int = 0
     body: bytes = b""
     shadow: Version | None = None
     asked: float = 0.0
@@ -209,7 +211,7 @@ class Draft:
         self.wanted = self.wanted or self.version
         self.version, self.id = version, response_id
         self.target = self.turn = self.first_token = self.shadow = None
-        self.refusals = 0
+        self.refusals = self.turned_away = 0
 
     @property
     def elapsed(self) -> float:

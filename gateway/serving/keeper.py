@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 _POLL = 0.5
 _SOON = 0.1
+_APART = 0.02
+"""Seconds from one reading to the next at least: each costs the store a heartbeat, too."""
 _LOOK_S = 0.02
 LEAVE_S = 2.0
 """For the last calls to end, and for the registry to be told, when the gateway stops."""
@@ -67,6 +69,7 @@ class SnapshotKeeper:
     async def run(self) -> None:
         """Keep going until cancelled; a store that is away is reported once."""
         while True:
+            began = asyncio.get_running_loop().time()
             try:
                 await self.refresh()
                 await self._beat()
@@ -77,16 +80,18 @@ class SnapshotKeeper:
                 if self.store_up or self._router.snapshot is None:
                     logger.warning("the store does not answer: %s", error)
                 self.store_up = False
-            await self._pause()
+            await self._pause(began)
 
     def wake(self) -> None:
         """Have the registry read now: something has changed, or is needed."""
         self._told.set()
 
-    async def _pause(self) -> None:
+    async def _pause(self, began: float) -> None:
+        """Wait until it is time, or until told; a thousand misses make no thousand readings."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_SOON if self._router.hungry else _POLL):
                 await self._told.wait()
+        await asyncio.sleep(began + _APART - asyncio.get_running_loop().time())
         self._told.clear()
 
     async def leave(self) -> None:

@@ -14,8 +14,8 @@ def waiting_now(seen: Observed, more: int, most: int | None) -> int:
     """Estimate how many calls wait on a worker that got `more` calls since it was `seen`.
 
     Where calls waited, those that came since wait too, and each that ended let one go. Where none
-    did, the worker runs as many at once as when calls waited last (`most`); None: that was not seen
-    yet, so nothing is known to wait.
+    did, the worker runs as many at once as when calls waited last, or as many as it was seen to run
+    since (`most`); None: no call was seen to wait yet, so nothing is known to.
     """
     if seen.waiting:
         return seen.waiting + more
@@ -29,7 +29,7 @@ class _Reading:
     """What a worker said last, and how many calls of ours were in flight then.
 
     `others` of those it told of are not ours. `peak` is the most of ours that were in flight at
-    once since.
+    once since. With `refused` it took one no more, whatever it had told.
     """
 
     seen: Observed
@@ -37,6 +37,7 @@ class _Reading:
     most: int | None
     others: int
     peak: int
+    refused: bool = False
 
 
 class Occupancy:
@@ -61,6 +62,8 @@ class Occupancy:
         most = last.most if last is not None and last.seen.boot == seen.boot else None
         if seen.waiting >= self._settings.worker_waiting:
             most = seen.running
+        elif most is not None:
+            most = max(most, seen.running)  # long prompts were few at once, short ones are more
         # It told before we heard: of our calls then, some have ended, and some had not arrived.
         ours = max(in_flight, last.peak) if last is not None else in_flight
         others = max(0, seen.running + seen.waiting - ours)
@@ -81,6 +84,13 @@ class Occupancy:
         else:
             self.full.discard(worker)
 
+    def refused(self, worker: str) -> None:
+        """Take note that a worker took a call no more: it is full until it is read again."""
+        last = self._readings.get(worker)
+        if last is not None:
+            last.refused = True
+            self.full.add(worker)
+
     def keep(self, workers: Collection[str]) -> None:
         """Forget all other workers."""
         self._readings = {name: r for name, r in self._readings.items() if name in workers}
@@ -94,5 +104,7 @@ class Occupancy:
             return True
         if last is None:
             return False
+        if last.refused:
+            return True
         waiting = waiting_now(last.seen, in_flight - last.in_flight, last.most)
         return waiting >= bounds.worker_waiting or last.seen.kv_usage > bounds.kv_usage

@@ -16,6 +16,7 @@ from gateway.errors import (
     GatewayError,
     GuardsUnavailable,
     NoWorker,
+    Overloaded,
     Saturated,
     UpstreamFailed,
 )
@@ -28,7 +29,7 @@ from gateway.serving.keeper import SnapshotKeeper
 from gateway.serving.options import apply, ask_for_logprobs
 from gateway.serving.prompts import InputQuestion
 from gateway.serving.recorder import Recorder
-from gateway.serving.relay import Emit, ModelLost, WorkerRefused, relay
+from gateway.serving.relay import ALL_FULL, Emit, ModelLost, WorkerFull, WorkerRefused, relay
 from gateway.serving.resolve import alias_of, resolve, shadow_of
 from gateway.serving.router import Router
 from gateway.serving.shadow import Shadows
@@ -210,7 +211,7 @@ async def _attempt(
         await send(rest + await turn.end())
     except (UpstreamError, UpstreamFailed) as error:
         # A worker that forgot an adapter was restarted, which the next probe will show.
-        answered = None if isinstance(error, ModelLost) else False
+        answered = None if isinstance(error, ModelLost | WorkerFull) else False
         raise
     finally:
         router.end(target, answered)
@@ -220,13 +221,24 @@ async def _attempt(
 def _consider(
     draft: Draft, error: UpstreamError, avoid: dict[str, Observed | None], deps: Deps
 ) -> None:
-    """Take note of a worker's failure; raises `UpstreamFailed` where no other try is allowed."""
-    target = draft.target
+    """Take note of a worker's failure; raises where no other try is allowed.
+
+    `Overloaded` where workers take no more calls, else `UpstreamFailed`.
+    """
+    target, router = draft.target, deps.router
     assert target is not None  # noqa: S101 (an attempt has failed, so there was one)
-    seen = deps.router.observed(target.worker.name)
-    deps.router.suspect(target.worker.name)
+    worker = target.worker.name
+    seen = router.observed(worker)
+    if isinstance(error, WorkerFull) and not draft.sent:
+        router.refused(worker)
+        draft.turned_away += 1
+        if draft.turned_away >= _REFUSALS or not router.may_retry():
+            raise Overloaded(ALL_FULL) from error
+        avoid[worker] = seen
+        return
+    router.suspect(worker)
     slow = isinstance(error, UpstreamTimeout)
     draft.refusals += slow or isinstance(error, WorkerRefused)
-    if draft.sent or draft.refusals >= _REFUSALS or not deps.router.may_retry():
+    if draft.sent or draft.refusals >= _REFUSALS or not router.may_retry():
         raise UpstreamFailed(f"The worker failed while answering: {error}.") from error
-    avoid[target.worker.name] = None if slow else seen
+    avoid[worker] = None if slow else seen

@@ -11,7 +11,6 @@ from contextlib import aclosing
 from gateway.errors import (
     ContextLengthExceeded,
     InvalidRequest,
-    Overloaded,
     UpstreamFailed,
 )
 from gateway.serving.answers import (
@@ -36,6 +35,7 @@ Emit = Callable[[list[Event]], Awaitable[None]]
 _DONE = b"[DONE]"
 LOOKED_AT = 1 / 16
 """Share of the answers in which fields that are dropped are looked for: a look costs a reading."""
+ALL_FULL = "The workers take no more calls right now: try again shortly."
 _TOO_LONG = re.compile(
     r"maximum (context|model) length|longer than the maximum|max_model_len"
     r"|exceeds the available context",
@@ -45,6 +45,10 @@ _TOO_LONG = re.compile(
 
 class WorkerRefused(UpstreamError):
     """The worker itself is at fault (5xx): another one may answer."""
+
+
+class WorkerFull(UpstreamError):
+    """The worker takes no more calls right now (429): another one may."""
 
 
 class ModelLost(UpstreamError):
@@ -168,7 +172,7 @@ def _failure(status: int, message: str, target: Target, model: str) -> Exception
     if status >= 500 or status in (401, 403):  # it takes no key, or not the one it got of us
         return WorkerRefused(f"the worker answered {status}")
     if status == 429:
-        return Overloaded("The worker takes no more calls right now: try again shortly.")
+        return WorkerFull("the worker takes no more calls right now")
     if _TOO_LONG.search(message):
         return ContextLengthExceeded(message, param="messages")
     return InvalidRequest(message or "The worker refused the request.")

@@ -35,13 +35,14 @@ def resolve(model: str, alias: Alias, session: str | None, snapshot: Snapshot) -
 
     `alias@version` pins one. An alias leads to its stable version, or by the rollout's weight to
     the candidate: sticky by `session`, random per call without one; raising the weight only ever
-    moves callers from stable to candidate.
+    moves callers from stable to candidate. Each candidate draws callers of its own.
     """
     _, pinned, number = model.partition("@")
     if pinned:
         return _pinned(model, alias, number, snapshot)
-    if alias.candidate is not None and _share(alias.name, session) < alias.weight:
-        return alias.candidate
+    candidate = alias.candidate
+    if candidate and _share(f"{alias.name}@{candidate.number}", session) < alias.weight:
+        return candidate
     if alias.stable is None:
         raise ModelNotFound(
             f"The model '{model}' has no promoted version yet: promote one, or call a version "
@@ -85,11 +86,14 @@ def _base_of(alias: Alias) -> Version | None:
     return next((version for version in led_to if version is not None and version.is_base), None)
 
 
-def _share(alias: str, session: str | None) -> float:
-    """A number in [0, 1) that stays the same for a session."""
+def _share(candidate: str, session: str | None) -> float:
+    """A number in [0, 1) that stays the same for a session and a candidate.
+
+    Another candidate has other callers: those who met with a bad one would judge the next one too.
+    """
     if session is None:
         return random.random()  # noqa: S311 (a share of traffic, no secret)
-    digest = hashlib.blake2b(f"{alias}\0{session}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{candidate}\0{session}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 

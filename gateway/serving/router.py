@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from gateway.choose import able_workers, choose, served_name
 from gateway.errors import NoWorker
@@ -29,7 +29,10 @@ from gateway.workers.admin import Ask
 from gateway.workers.loader import Loader
 from gateway.workers.probe import Observed, WorkerWatch
 
-_SLACK = 2
+Counted = TypeVar("Counted")
+
+_SLACK, _SHARE = 2, 0.25
+"""Calls, or part of the least calls, that a call's own worker may have above the least busy one."""
 _STALE_S = 0.25
 """Age of a reading from which on those who wait for room ask for a new one."""
 
@@ -72,6 +75,7 @@ class Router:
         self._breakers = Breakers()
         self._queued: Counter[int] = Counter()
         self._hungry: Counter[int] = Counter()
+        self._avoided: Counter[str] = Counter()
         self._when_hungry: Callable[[], None] = lambda: None
         self.when_full: Callable[[], None] = lambda: None
         self._calls: Counter[Target] = Counter()
@@ -115,6 +119,10 @@ class Router:
     def when_hungry(self, tell: Callable[[], None]) -> None:
         """Have `tell` called each time that a call has to wait for an adapter."""
         self._when_hungry = tell
+
+    def refused(self, worker: str) -> None:
+        """Send a worker no more calls until it is looked at again: it has said that it is full."""
+        self._occupancy.refused(worker)
 
     def suspect(self, worker: str) -> None:
         """Have a worker probed that failed a call."""
@@ -169,12 +177,16 @@ class Router:
             if self._able(version, avoid):
                 self.when_full()
                 self._ask_again()
-                lane = (version.id, frozenset(avoid))
-                with _counted(self._queued, version):
+                # Of two that avoid a worker, one may have to for good and the other no longer.
+                avoids = frozenset((name, seen and seen.at) for name, seen in avoid.items())
+                lane = (version.id, avoids)
+                with _counted(self._queued, *_id_of(version)):
                     return await self.queue.wait(find, lane, standing, resort)
             self._loads.ask(version, self._placements(version))
             remaining = deadline - loop.time()
-            if remaining <= 0 or not await self._watch.wait_change(remaining):
+            with _counted(self._avoided, *avoid):
+                changed = remaining > 0 and await self._watch.wait_change(remaining)
+            if not changed:
                 why = why_left_out(version, self.snapshot.workers.values() if self.snapshot else ())
                 told = f". {why}" if why else ": try again shortly."
                 raise NoWorker(f"No worker that serves '{version.model}' is ready{told}")
@@ -183,7 +195,7 @@ class Router:
     @contextmanager
     def _starving(self, version: Version) -> Iterator[None]:
         """A call waits for an adapter: the registry is to be told, and asked, sooner."""
-        with _counted(self._hungry, version):
+        with _counted(self._hungry, *_id_of(version)):
             self._when_hungry()
             yield
 
@@ -260,6 +272,8 @@ class Router:
             self._breakers.booted(seen.worker, seen.boot)
         self._occupancy.read(seen, self.per_worker[seen.worker])
         self.queue.serve()
+        if seen.worker in self._avoided:
+            self._watch.notify()  # no change, and yet what the calls wait for that it failed
 
     def _ask_again(self) -> None:
         """Have full workers probed whose readings are old: somebody waits for room."""
@@ -307,7 +321,9 @@ class Router:
     ) -> Target | None:
         placements = self._placements(version)
         busy = self._occupancy.outstanding
-        name = choose(version, placements, observed, busy, session, slack=_SLACK, shut=shut)
+        name = choose(
+            version, placements, observed, busy, session, slack=_SLACK, share=_SHARE, shut=shut
+        )
         spec = self.snapshot.workers.get(name) if self.snapshot and name else None
         if name is None or spec is None:
             return None
@@ -339,19 +355,22 @@ class Router:
         return self._watch.observed.values()
 
 
+def _id_of(version: Version) -> tuple[int, ...]:
+    """Give the id by which calls are counted that wait for an adapter; the base is not counted."""
+    return () if version.is_base else (version.id,)
+
+
 @contextmanager
-def _counted(waiting: Counter[int], version: Version) -> Iterator[None]:
-    """Count a call that waits for an adapter, by the version's id; the base is not counted."""
-    if version.is_base:
-        yield
-        return
-    waiting[version.id] += 1
+def _counted(waiting: Counter[Counted], *each: Counted) -> Iterator[None]:
+    """Count a call that waits for each of these."""
+    waiting.update(each)
     try:
         yield
     finally:
-        waiting[version.id] -= 1
-        if not waiting[version.id]:
-            del waiting[version.id]
+        for one in each:
+            waiting[one] -= 1
+            if not waiting[one]:
+                del waiting[one]
 
 
 def _gained(before: Snapshot, after: Snapshot) -> set[str]:

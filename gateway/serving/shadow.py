@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from feedback.types import Answer, ShadowPair
-from gateway.errors import GatewayError, Overloaded
+from gateway.errors import GatewayError
 from gateway.registry.snapshot import Version
 from gateway.rollout.rule import HARD_FAULTS
 from gateway.serving.call import Draft
 from gateway.serving.events import Event
 from gateway.serving.recorder import Recorder
-from gateway.serving.relay import ModelLost, WorkerRefused, relay
+from gateway.serving.relay import ModelLost, WorkerFull, WorkerRefused, relay
 from gateway.serving.router import Router, Target
 from gateway.serving.turn import Turn
 from gateway.serving.upstream import Upstream, UpstreamError, UpstreamTimeout
@@ -147,7 +147,7 @@ class Shadows:
                 return False
             except GuardUnavailable:
                 raise _Dropped("guards") from None
-            except Overloaded:
+            except WorkerFull:
                 raise _Dropped("busy") from None
             except UpstreamError as error:
                 refused = isinstance(error, WorkerRefused | UpstreamTimeout)

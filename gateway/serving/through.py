@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import ContextLengthExceeded, NotOffered, UpstreamFailed
+from gateway.errors import ContextLengthExceeded, NotOffered, Overloaded, UpstreamFailed
 from gateway.registry.snapshot import Version
 from gateway.serving.answers import parse_error
 from gateway.serving.dialects import joined
@@ -29,7 +29,7 @@ from gateway.serving.http import (
 )
 from gateway.serving.ids import cache_salt
 from gateway.serving.pipeline import Deps
-from gateway.serving.relay import ModelLost, WorkerRefused, refusal
+from gateway.serving.relay import ALL_FULL, ModelLost, WorkerFull, WorkerRefused, refusal
 from gateway.serving.resolve import alias_of, resolve
 from gateway.serving.router import Target
 from gateway.serving.state import Serving
@@ -123,7 +123,7 @@ async def ask(question: Question, deps: Deps) -> Answer:
     """
     deadline = asyncio.get_running_loop().time() + deps.settings.timeouts.worker_wait
     avoid: dict[str, Observed | None] = {}
-    refusals = 0
+    refusals = turned_away = 0
     while True:
         target = await deps.router.begin(
             question.version, question.session, deadline, avoid, question.standing
@@ -131,6 +131,12 @@ async def ask(question: Question, deps: Deps) -> Answer:
         seen = deps.router.observed(target.worker.name)
         try:
             return await _attempt(question, target, deps)
+        except WorkerFull as error:
+            deps.router.refused(target.worker.name)
+            turned_away += 1
+            if turned_away >= _REFUSALS or not deps.router.may_retry():
+                raise Overloaded(ALL_FULL) from error
+            avoid[target.worker.name] = seen
         except UpstreamError as error:
             deps.router.suspect(target.worker.name)
             slow = isinstance(error, UpstreamTimeout)
@@ -155,7 +161,7 @@ async def _attempt(question: Question, target: Target, deps: Deps) -> Answer:
         answered = True
         return parsed
     except (UpstreamError, UpstreamFailed) as error:
-        answered = None if isinstance(error, ModelLost) else False
+        answered = None if isinstance(error, ModelLost | WorkerFull) else False
         raise
     finally:
         deps.router.end(target, answered)

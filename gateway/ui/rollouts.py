@@ -16,7 +16,7 @@ from gateway.registry.snapshot import Alias
 from gateway.rollout import shadow
 from gateway.rollout.measures import Since, series
 from gateway.rollout.risk import weighed
-from gateway.rollout.rule import Measure, standing
+from gateway.rollout.rule import Measure, Plan, standing
 from gateway.rollout.sequential import Evidence
 from gateway.settings import RolloutSettings
 
@@ -78,10 +78,11 @@ def _look_at(registry: Registry, engine: Engine, settings: RolloutSettings, alia
     if candidate is None or stable is None or not moves:
         return Shown(alias, moves)
     alpha = float(moves[0].detail.get("alpha", settings.alpha))
+    tests = Plan.of(moves[0].detail).tests(int(moves[0].detail.get("step", 0)))
     if alias.shadow:
         pairs = shadow.Since(alias, moves[0].at, candidate, stable)
         return _shadow(engine, settings, pairs, moves, alpha)
-    since = Since(alias, moves[0].since)
+    since = Since(alias, moves[0].at)
     with reading(engine) as connection:
         found = weighed(connection, since, candidate, stable, settings, moves[0].detail)
         answers = series(connection, since, candidate, stable)
@@ -94,8 +95,8 @@ def _look_at(registry: Registry, engine: Engine, settings: RolloutSettings, alia
         moves,
         moves[0].is_driven,
         f"{flags.candidate.calls} answers of the candidate, {flags.stable.calls} of the stable"
-        " version since it began.",
-        [_line(*one, alpha) for one in standing(found, alpha)],
+        " version since this step began.",
+        [_line(*one, alpha) for one in standing(found, alpha, tests)],
         [
             _plot("flags, share of answers so far", "{:.1%}", flagged),
             _plot("seconds an answer, mean so far", "{:.2f} s", seconds),
@@ -129,7 +130,7 @@ def _shadow(
         moves,
         moves[0].is_driven,
         " ".join(about),
-        [_line(*one, alpha) for one in standing(found.measures, alpha)],
+        [_line(*one, alpha) for one in standing(found.measures, alpha, 1)],
         [
             _plot("errors, share of calls so far", "{:.1%}", errors),
             _plot("seconds an answer, mean so far", "{:.2f} s", seconds),

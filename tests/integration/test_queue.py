@@ -234,6 +234,30 @@ class TestFull:
         assert "waits" not in asked_of(stack, 0)
         assert "waits" in asked_of(stack, 1)
 
+    def test_a_worker_that_turns_calls_away_is_full(self, make_stack: MakeStack) -> None:
+        """It answers at once, so it looks idle; the other one has room."""
+        stack = make_stack(workers=2)
+        for worker in stack.workers:
+            worker.worker.pooling = True
+        stack.workers[0].script = Script(fault="full")
+        routes = [(CHAT, body_for(CHAT, "base", "x", stream=stream)) for stream in (False, True)]
+        routes.append(("/v1/embeddings", {"model": "base", "input": "x"}))
+        began = time.monotonic()
+        with stack.live.http() as http:
+            for _ in range(15):
+                for route, body in routes:
+                    answer = http.post(route, json=body)
+                    assert answer.status_code == 200, answer.text
+            seen = stack.workers[0].seen.paths
+            # Once after each look at it, of which there is one a second.
+            assert 1 <= seen[CHAT] + seen["/v1/embeddings"] <= 6 + time.monotonic() - began
+            assert metric(stack, 'adapterloop_worker_circuit{state="closed",worker="stub-0"}') == 1
+            stack.workers[1].script = Script(fault="full")
+            for route, body in routes:
+                answer = http.post(route, json=body)
+                assert answer.status_code == 429
+                assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+
     def test_a_worker_gets_no_more_than_it_may_queue(
         self, make_stack: MakeStack, callers_of: CallersOf
     ) -> None:

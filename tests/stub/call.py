@@ -50,6 +50,9 @@ class Call:
                 text = "EngineCore encountered an issue."
                 await self._exchange.fail(500, text, "InternalServerError")
                 raise Cut
+            case "full":
+                await self._exchange.fail(429, "Rate limit exceeded.", "RateLimitError")
+                raise Cut
             case "reset":
                 await self._exchange.hang_up()
             case "hang":

@@ -17,6 +17,7 @@ _WORDS = re.compile(r"\s*[A-Za-z]+|\s*\d|\s+|\S")
 Fault = Literal[
     "none",
     "error",  # 500 before anything
+    "full",  # 429 before anything
     "bad_json",  # 200, but the body is no JSON (unary) or a chunk is none (streamed)
     "reset",  # the connection closes before the head of the answer
     "hang",  # nothing comes, ever

@@ -44,6 +44,8 @@ async def answer(host: Host, exchange: Exchange, path: str) -> None:
     match host.script.fault:
         case "error":
             return await exchange.fail(500, "EngineCore encountered an issue.", "InternalError")
+        case "full":
+            return await exchange.fail(429, "Rate limit exceeded.", "RateLimitError")
         case "reset":
             return await exchange.hang_up()
         case "hang":

@@ -113,6 +113,18 @@ def test_slack_lets_a_session_stay_with_its_worker() -> None:
     assert choose(VERSION, where, fleet, {home: 3}, "session", slack=2) != home
 
 
+def test_where_all_are_busy_near_is_a_share_of_the_least() -> None:
+    fleet = {name: seen(name) for name in NAMES}
+    where = [placed(name) for name in NAMES]
+    home = choose(VERSION, where, fleet, {}, "session")
+    for least, most in ((0, 2), (8, 10), (40, 50)):
+        busy = dict.fromkeys(NAMES, least)
+        busy[str(home)] = most
+        assert choose(VERSION, where, fleet, busy, "session", slack=2, share=0.25) == home
+        busy[str(home)] = most + 1
+        assert choose(VERSION, where, fleet, busy, "session", slack=2, share=0.25) != home
+
+
 def test_the_running_batch_comes_first_among_near_equals() -> None:
     active = frozenset({VERSION.worker_name})
     fleet = {name: seen(name) for name in NAMES} | {"w3": seen("w3", active=active)}

@@ -192,6 +192,39 @@ def test_more_callers_only_where_the_candidate_is_proven(
     assert leads(registry.alias(T, "support")) == (0, None)
 
 
+def test_a_share_that_rises_as_a_slow_hour_begins_is_not_held_against_the_candidate(
+    candidate: Callable[..., Version], say: Callable[..., None], engine: Engine, tmp_path: Path
+) -> None:
+    """Both versions answer in a second at night, in three by day, and give the same answers."""
+    version = candidate()
+    now = NOW
+    registry = Registry(engine, tmp_path / "storage", base_model=BASE, clock=lambda _: now)
+    driver = CanaryDriver(registry, engine)
+    stable = registry.alias(T, "support").stable
+    assert stable is not None
+    plan = {**SETTINGS.plan(), "driven": True, "steps": [0.1, 0.5], "answers": 20}
+    registry.set_rollout(T, "support", 1, 0.1, "trainer", plan)
+
+    def answer(seconds: float, of_stable: int, of_candidate: int) -> None:
+        for one, times in ((stable, of_stable), (version, of_candidate)):
+            for each in (0.9 * seconds, 1.1 * seconds):
+                own = {"tenant": T, "alias": "support", "started": now + 1}
+                say(one, times=times // 2, duration=each, **own)
+
+    answer(1.0, 180, 20)
+    now = NOW + 100
+    driver.step()
+    assert registry.alias(T, "support").weight == 0.5
+    answer(3.0, 30, 30)
+    driver.step()
+    assert (leads(registry.alias(T, "support")), newest(registry).at) == ((0, 1), now)
+    answer(3.0, 400, 400)
+    driver.step()
+    assert leads(registry.alias(T, "support")) == (1, None)
+    told = newest(registry).detail["measures"]["seconds"]
+    assert (told["candidate"], told["stable"]) == (3.0, 3.0)
+
+
 def test_what_people_start_or_end_is_theirs(
     registry: Registry,
     driver: CanaryDriver,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from hypothesis import given
@@ -27,6 +27,7 @@ def need(
     used: Mapping[int, float] | None = None,
     loaded: Mapping[tuple[str, int], float] | None = None,
     room: int = 8,
+    fits: Callable[[Version], bool] = lambda version: True,
 ) -> list[int]:
     """The ids in order of need; without `used`, a higher id was used more recently."""
     snapshot = Snapshot(
@@ -38,7 +39,7 @@ def need(
     )
     used = {v.id: float(v.id) for v in versions} if used is None else used
     demand = Demand(NOW, used, loaded or {})
-    return [v.id for v in by_need(snapshot, demand, room, warm_s=600.0)]
+    return [v.id for v in by_need(snapshot, demand, room, 600.0, fits)]
 
 
 def fleet(workers: int, room: int) -> list[Site]:
@@ -85,6 +86,13 @@ class TestNeed:
     def test_unproven_versions_get_a_quarter_of_the_room(self) -> None:
         used, new = candidates(4), [version(i) for i in range(5, 9)]
         assert need([*used, *new], room=8) == [8, 7, 4, 3, 2, 1, 6, 5]
+
+    def test_one_that_no_worker_fits_takes_no_part_of_that(self) -> None:
+        """Its base has no worker, perhaps never will: the others are to be proven meanwhile."""
+        used, new = candidates(4), [version(5), version(6)]
+        away = replace(version(7), base_model="another")
+        found = need([*used, *new, away], room=4, fits=lambda v: v.base_model != "another")
+        assert found == [6, 4, 3, 2, 1, 7, 5]
 
     def test_a_load_counts_as_a_use_for_a_moment(self) -> None:
         used = {1: NOW - 9, 2: NOW - 5}

@@ -53,6 +53,18 @@ def test_each_measure_must_be_shown_to_be_fine() -> None:
     assert (found.kind, found.reason) == ("go_on", "not decided yet: blocks")
 
 
+def test_steps_share_the_chance_to_roll_an_equal_one_back() -> None:
+    """Each step is judged by its own calls, so each may be wrong once."""
+    hardly = [Measure("flags", Arm.of([(1, 0)] * 190 + [(1, 1)] * 10), GOOD, 0.05)]
+    worse = hardly[0].evidence().worse
+    alpha = 1 / worse
+    for steps, kind in (((0.5,), "roll_back"), ((0.1, 0.5), "go_on")):
+        plan = Plan(steps, answers=500, alpha=alpha)
+        assert decide(plan, State(0, 25, 0), hardly).kind == kind
+    shadow = Plan((0.1, 0.5), answers=500, alpha=alpha)
+    assert decide(shadow, State(-1, 25, 0), hardly).kind == "roll_back"
+
+
 def test_without_one_as_the_last_step_a_person_promotes() -> None:
     plan = replace(PLAN, promotes=False)
     assert decide(plan, State(1, 500, 0), measures(GOOD)).kind == "go_on"

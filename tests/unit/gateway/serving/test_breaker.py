@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -106,6 +107,34 @@ def test_the_last_way_out_stays_open() -> None:
         breakers.failed("b", 0.5)
     assert breakers.out(BOTH, 0.6) == {"b"}
     assert breakers.out(("b",), 0.6) == frozenset()
+
+
+def test_after_an_outage_of_all_no_worker_has_to_bear_the_calls_of_all() -> None:
+    breakers, names = Breakers(), [f"w{n}" for n in range(8)]
+    answered: Counter[str] = Counter()
+    for tick in range(2400):  # twenty calls a second
+        now = tick / 20
+        out = breakers.out(names, now)
+        worker = [name for name in names if name not in out][tick % (len(names) - len(out))]
+        breakers.tried(worker, now)
+        if 10 < now < 100:
+            breakers.failed(worker, now)
+        else:
+            breakers.answered(worker, now)
+            answered[worker] += now > 102
+    assert len(answered) == len(names)
+    assert max(answered.values()) < 2 * answered.total() / len(names)
+
+
+def test_one_that_fails_alone_is_left_out_for_its_whole_pause() -> None:
+    breakers = Breakers()
+    breakers.answered("b", 0.0)
+    for _ in range(IN_A_ROW):
+        breakers.failed("a", 0.0)
+    breakers.tried("a", FIRST_PAUSE_S)
+    breakers.failed("a", FIRST_PAUSE_S)
+    breakers.answered("b", FIRST_PAUSE_S)
+    assert breakers.out(BOTH, 2.9 * FIRST_PAUSE_S) == {"a"}
 
 
 def flaky(rates: dict[str, int]) -> Breakers:

@@ -26,6 +26,7 @@ class Register:
         self.open = threading.Event()
         self.open.set()
         self.asked = threading.Event()
+        self.beats = 0
 
     def secret(self) -> bytes:
         return b"secret"
@@ -40,6 +41,7 @@ class Register:
         self, gateway_id: str, revision: int, busy: list[str], used: Mapping[int, float]
     ) -> None:
         self.asked.set()
+        self.beats += 1
         assert self.open.wait(5)
         self.live.add(gateway_id)
 
@@ -143,3 +145,26 @@ async def test_a_store_that_is_away_holds_up_no_end(caplog: pytest.LogCaptureFix
         await seen(register)
         await kept.leave()
     assert "take this gateway for live" in caplog.text
+
+
+async def test_a_thousand_misses_are_no_thousand_heartbeats() -> None:
+    register = Register()
+    loop = asyncio.get_running_loop()
+    async with running(register, Routing()) as kept:
+        await seen(register)
+        began, before = loop.time(), register.beats
+        for _ in range(200):
+            kept.wake()
+            await asyncio.sleep(0.001)
+        assert 2 <= register.beats - before <= 2 + (loop.time() - began) / keeper._APART
+
+
+async def test_what_is_told_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "_POLL", 60.0)
+    register = Register()
+    async with running(register, Routing()) as kept:
+        await seen(register)
+        await asyncio.sleep(keeper._APART)
+        register.asked.clear()
+        kept.wake()
+        assert await asyncio.to_thread(register.asked.wait, 5)

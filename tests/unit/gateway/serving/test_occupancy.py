@@ -62,12 +62,43 @@ def test_what_it_ran_while_calls_waited_is_what_it_can_run() -> None:
     assert not workers.full
 
 
+def test_what_it_was_seen_to_run_since_then_it_can_run_again() -> None:
+    """Two long prompts filled its cache once: that is no bound on short ones for ever."""
+    workers = occupancy()
+    workers.read(seen(1, running=2, waiting=4), 6)
+    workers.read(seen(2, running=40), 40)
+    workers.read(seen(3), 0)
+    for count in range(1, 44):
+        workers.count("w", count)
+        assert not workers.full
+    workers.count("w", 44)
+    assert workers.full == {"w"}
+    workers.read(seen(4, running=3, waiting=4), 7)  # long ones again
+    workers.read(seen(5), 0)
+    workers.count("w", 7)
+    assert workers.full == {"w"}
+
+
 def test_a_full_cache() -> None:
     workers = occupancy()
     workers.read(seen(1, kv_usage=0.95), 1)
     assert not workers.full
     workers.read(seen(2, kv_usage=0.96), 1)
     assert workers.full == {"w"}
+
+
+def test_who_turned_a_call_away_is_full_until_the_next_reading() -> None:
+    workers = occupancy()
+    workers.refused("w")  # it was never read: nothing could end that
+    assert not workers.full
+    workers.read(seen(1), 1)
+    workers.refused("w")
+    workers.count("w", 0)
+    assert workers.full == {"w"}
+    workers.read(seen(1), 0)  # told again: no new reading
+    assert workers.full == {"w"}
+    workers.read(seen(2), 0)
+    assert not workers.full
 
 
 def test_a_bound_on_our_own_calls_needs_no_reading() -> None:

@@ -110,6 +110,16 @@ def test_a_rollout_is_sticky_and_a_higher_weight_only_moves_callers_to_the_candi
         assert smaller <= larger
 
 
+def test_each_candidate_has_callers_of_its_own() -> None:
+    stable, sessions = version(1), [f"user-{number}" for number in range(1000)]
+    chosen: list[set[str]] = []
+    for number in (2, 3):
+        new = version(number, VersionState.CANDIDATE)
+        held = snapshot(stable, new, stable=stable, candidate=new, weight=0.1)
+        chosen.append({s for s in sessions if call("support", held, s).number == number})
+    assert len(chosen[0] & chosen[1]) < 0.4 * len(chosen[1])
+
+
 def test_the_base_answers_for_an_alias() -> None:
     base = replace(version(0), tenant="*", alias="base")
     held = snapshot(version(1), stable=base, candidate=version(1), weight=0.5)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from gateway.serving.breaker import FIRST_PAUSE_S, IN_A_ROW, State
 from gateway.serving.router import Router, Target
 from gateway.serving.waiting import Standing
 from gateway.settings import QueueSettings
-from gateway.workers.probe import WorkerWatch
+from gateway.workers.probe import Observed, WorkerWatch
 from tests.unit.gateway.workers.fake import FakeWorker, base_version
 
 BASE = base_version()
@@ -40,10 +41,16 @@ class Fleet:
         for name in self.workers:
             await self.watch.look(name)
 
-    async def call(self, session: str = "", wait: float = 0.0, **standing: Any) -> Target:
+    async def call(
+        self,
+        session: str = "",
+        wait: float = 0.0,
+        avoid: Mapping[str, Observed | None] | None = None,
+        **standing: Any,
+    ) -> Target:
         deadline = asyncio.get_running_loop().time() + wait
         stands = Standing(**{"key": 1, "priority": "normal"} | standing)
-        return await self.router.begin(BASE, session, deadline, {}, stands)
+        return await self.router.begin(BASE, session, deadline, avoid or {}, stands)
 
     def wait(self, **standing: Any) -> asyncio.Task[Target]:
         return asyncio.create_task(self.call(**standing))
@@ -68,6 +75,44 @@ async def test_full_is_not_the_same_as_not_ready(group: asyncio.TaskGroup) -> No
     await fleet.probe()
     with pytest.raises(Saturated):
         await fleet.call()
+
+
+async def test_the_only_worker_is_asked_again_once_it_was_looked_at(
+    group: asyncio.TaskGroup,
+) -> None:
+    """It failed a call and is well: nothing has changed, yet something newer is known."""
+    fleet = Fleet(group, 1)
+    await fleet.probe()
+    failed = {"w0": fleet.router.observed("w0")}
+    again = asyncio.create_task(fleet.call(wait=5.0, avoid=failed))
+    await settled()
+    assert not again.done()
+    await fleet.probe()
+    await settled()
+    assert again.done()
+    never = asyncio.create_task(fleet.call(wait=0.05, avoid={"w0": None}))
+    await settled()
+    await fleet.probe()
+    with pytest.raises(NoWorker):
+        await never
+
+
+async def test_a_call_that_avoids_a_worker_for_good_holds_up_none_that_does_no_longer(
+    group: asyncio.TaskGroup,
+) -> None:
+    fleet = Fleet(group, 2, per_worker=1)
+    await fleet.probe()
+    places = {target.worker.name: target for target in [await fleet.call(), await fleet.call()]}
+    failed = {"w0": fleet.router.observed("w0")}
+    await fleet.probe()
+    never = asyncio.create_task(fleet.call(avoid={"w0": None}))
+    again = asyncio.create_task(fleet.call(avoid=failed))
+    await settled()
+    fleet.router.end(places["w0"], answered=True)
+    assert (await again).worker.name == "w0"
+    assert not never.done()
+    fleet.router.end(places["w1"], answered=True)
+    assert (await never).worker.name == "w1"
 
 
 async def test_the_end_of_a_call_lets_the_next_one_go(group: asyncio.TaskGroup) -> None:
@@ -126,6 +171,27 @@ async def test_a_burst_is_shared_evenly_though_one_worker_was_read_in_the_last(
         fleet.router.end(target, answered=True)
     workers = Counter([(await fleet.call(session=str(n))).worker.name for n in range(16)])
     assert min(workers["w0"], workers["w1"]) >= 7
+
+
+async def test_sessions_find_their_worker_again_on_a_busy_fleet(group: asyncio.TaskGroup) -> None:
+    """Calls end in any order, so workers are never equally busy; the prefix caches matter more."""
+    fleet, rng = Fleet(group, 4), random.Random(1)
+    await fleet.probe()
+    before: dict[str, str] = {}
+    under_way: list[Target] = []
+    again, ahead = 0, 0
+    for _ in range(4000):
+        session = str(rng.randrange(200))
+        target = await fleet.call(session=session)
+        again += before.get(session) == target.worker.name
+        before[session] = target.worker.name
+        under_way.append(target)
+        if len(under_way) > 4 * 40:
+            done = under_way.pop(rng.randrange(len(under_way)))
+            fleet.router.end(done, answered=True)
+        ahead = max(ahead, max(fleet.router.per_worker.values()) - 40)
+    assert again > 0.7 * 4000
+    assert ahead <= 10
 
 
 async def test_a_failing_worker_gets_no_calls_until_it_is_tried(
