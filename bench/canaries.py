@@ -16,7 +16,7 @@ from gateway.rollout.rule import Measure, Plan, State, decide
 from gateway.rollout.sequential import Arm
 from gateway.settings import RolloutSettings
 
-RUNS, EQUAL_ANSWERS, WORSE_ANSWERS = 200, 20_000, 3_000
+RUNS, EQUAL_ANSWERS, WORSE_ANSWERS = 200, 20_000, 2_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,9 +90,12 @@ class Plan:
             promotes=bool(detail.get("promotes", True)),
         )
 
-    def tests(self, step: int) -> int:
-        """Give among how many tests `alpha` is shared: a shadow, before the steps, has its own."""
-        return len(self.steps) if step >= 0 else 1
+    def alpha_of(self, step: int) -> float:
+        """Give a step's part of `alpha`: greater shares get more; a shadow, before them, has all.
+
+        A worse candidate is found where it has calls, and that is where the chance is spent.
+        """
+        return self.alpha * self.steps[step] / sum(self.steps) if step >= 0 else self.alpha
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +117,20 @@ class Decision:
 
 
 def standing(
-    measures: Sequence[Measure], alpha: float, steps: int
+    measures: Sequence[Measure], plan: Plan, step: int
 ) -> list[tuple[Measure, Evidence, Shown]]:
-    """Weigh all measures of one of so many steps and say what is shown of each.
+    """Weigh all measures of a step and say what is shown of each.
 
     That one is worse takes evidence beyond its part of the step's part of `alpha`; that it is fine
     takes `alpha`, since one step alone promotes.
     """
+    part = plan.alpha_of(step) / max(1, len(measures))
     found: list[tuple[Measure, Evidence, Shown]] = []
     for measure in measures:
         evidence = measure.evidence()
-        if evidence.worse >= steps * len(measures) / alpha:
+        if evidence.worse >= 1 / part:
             found.append((measure, evidence, "worse"))
-        elif evidence.fine >= 1 / alpha:
+        elif evidence.fine >= 1 / plan.alpha:
             found.append((measure, evidence, "fine"))
         else:
             found.append((measure, evidence, "open"))
@@ -142,7 +146,7 @@ def decide(plan: Plan, state: State, measures: Sequence[Measure]) -> Decision:
     """
     if not plan.test:
         return _by_answers(plan, state)
-    found = standing(measures, plan.alpha, plan.tests(state.step))
+    found = standing(measures, plan, state.step)
     for measure, _, shown in found:
         if shown == "worse":
             reason = f"{measure.name} are worse: {_told(measure)}"

@@ -77,14 +77,14 @@ def _look_at(registry: Registry, engine: Engine, settings: RolloutSettings, alia
     candidate, stable = alias.candidate, alias.stable
     if candidate is None or stable is None or not moves:
         return Shown(alias, moves)
-    alpha = float(moves[0].detail.get("alpha", settings.alpha))
-    tests = Plan.of(moves[0].detail).tests(int(moves[0].detail.get("step", 0)))
+    detail = moves[0].detail
+    plan = Plan.of({"alpha": settings.alpha, **detail})
     if alias.shadow:
         pairs = shadow.Since(alias, moves[0].at, candidate, stable)
-        return _shadow(engine, settings, pairs, moves, alpha)
+        return _shadow(engine, settings, pairs, moves, plan)
     since = Since(alias, moves[0].at)
     with reading(engine) as connection:
-        found = weighed(connection, since, candidate, stable, settings, moves[0].detail)
+        found = weighed(connection, since, candidate, stable, settings, detail)
         answers = series(connection, since, candidate, stable)
     flags = next(one for one in found if one.name == "flags")
     both = [[a for a in answers if a.version_id == one.id] for one in (candidate, stable)]
@@ -96,7 +96,7 @@ def _look_at(registry: Registry, engine: Engine, settings: RolloutSettings, alia
         moves[0].is_driven,
         f"{flags.candidate.calls} answers of the candidate, {flags.stable.calls} of the stable"
         " version since this step began.",
-        [_line(*one, alpha) for one in standing(found, alpha, tests)],
+        [_line(*one, plan.alpha) for one in standing(found, plan, int(detail.get("step", 0)))],
         [
             _plot("flags, share of answers so far", "{:.1%}", flagged),
             _plot("seconds an answer, mean so far", "{:.2f} s", seconds),
@@ -109,7 +109,7 @@ def _shadow(
     settings: RolloutSettings,
     since: shadow.Since,
     moves: Sequence[AliasMove],
-    alpha: float,
+    plan: Plan,
 ) -> Shown:
     """Show what is known of a candidate that only gets copies."""
     with reading(engine) as connection:
@@ -130,7 +130,7 @@ def _shadow(
         moves,
         moves[0].is_driven,
         " ".join(about),
-        [_line(*one, alpha) for one in standing(found.measures, alpha, 1)],
+        [_line(*one, plan.alpha) for one in standing(found.measures, plan, shadow.STEP)],
         [
             _plot("errors, share of calls so far", "{:.1%}", errors),
             _plot("seconds an answer, mean so far", "{:.2f} s", seconds),

@@ -60,7 +60,9 @@ def test_steps_share_the_chance_to_roll_an_equal_one_back() -> None:
     alpha = 1 / worse
     for steps, kind in (((0.5,), "roll_back"), ((0.1, 0.5), "go_on")):
         plan = Plan(steps, answers=500, alpha=alpha)
-        assert decide(plan, State(0, 25, 0), hardly).kind == kind
+        assert decide(plan, State(len(steps) - 1, 25, 0), hardly).kind == kind
+    three = Plan((0.1, 0.3, 0.6), answers=500)
+    assert [three.alpha_of(step) / three.alpha for step in range(3)] == pytest.approx(three.steps)
     shadow = Plan((0.1, 0.5), answers=500, alpha=alpha)
     assert decide(shadow, State(-1, 25, 0), hardly).kind == "roll_back"
 
