@@ -41,5 +41,6 @@ def run(settings: GatewaySettings) -> None:
         access_log=False,
         log_level="warning",
         server_header=False,
+        timeout_keep_alive=settings.timeouts.keep_alive,
         timeout_graceful_shutdown=20,
     )

@@ -76,7 +76,7 @@ LogprobsShare = Annotated[
 
 
 class Timeouts(_Frozen):
-    """Seconds to wait for a worker, stage by stage."""
+    """Seconds to wait for a worker, stage by stage, and for a client's next call."""
 
     connect: float = Field(2.0, gt=0)
     first_byte: float = Field(120.0, gt=0)
@@ -85,6 +85,7 @@ class Timeouts(_Frozen):
     fallback_wait: float = Field(
         1.0, ge=0, description="for each fallback, and for a version that one could stand in for"
     )
+    keep_alive: int = Field(75, gt=0, description="an idle client's connection is kept so long")
 
 
 def read_secret(variable: str) -> str | None:

@@ -97,8 +97,8 @@ class ServingProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, from now on."""
-        self._waits_since = self.loop.time()
+        """Wait for the next request; while nothing of it came, uvicorn ends the wait."""
+        self._waits_since = self.loop.time() + self.timeout_keep_alive
         super().on_response_complete()
 
     def _refuse(self) -> None:

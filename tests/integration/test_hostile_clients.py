@@ -40,8 +40,14 @@ class Reader:
 
 
 @asynccontextmanager
-async def serving(app: Reader) -> AsyncIterator[tuple[str, int]]:
-    config = uvicorn.Config(app, http=ServingProtocol, lifespan="off", log_level="error")
+async def serving(app: Reader, keep_alive: int = 5) -> AsyncIterator[tuple[str, int]]:
+    config = uvicorn.Config(
+        app,
+        http=ServingProtocol,
+        lifespan="off",
+        log_level="error",
+        timeout_keep_alive=keep_alive,
+    )
     server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0))
     running = asyncio.create_task(server.serve([listening]))
@@ -170,6 +176,23 @@ async def test_one_that_is_slow_but_sends_is_not(monkeypatch: pytest.MonkeyPatch
             writer.write(BODY[at : at + 1])
         async with asyncio.timeout(5):
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_an_idle_connection_is_kept_as_long_as_configured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.serving.protocol.STALLED_S", 0.2)
+    async with serving(Reader(), keep_alive=2) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        for idle in (1.0, 0.0):
+            writer.write(HEAD + b"content-length: 10\r\n\r\n" + BODY)
+            async with asyncio.timeout(10):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+                assert await reader.readexactly(2) == b"10"
+            await asyncio.sleep(idle)
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
         writer.close()
 
 
