@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,11 +155,10 @@ def test_an_adapter_that_nobody_has_thought_of_is_left_out(
     here = _Here(config, registry, claims)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 30)
     here._base = Base(30, 9, 3, frozenset(f"{n}.weight" for _, n in names.mapping.values()))
-    odd = home.root / "odd"
-    shutil.copytree(EXAMPLES / "support-1", odd)
-    told = json.loads((odd / "adapter_config.json").read_text())
-    (odd / "adapter_config.json").write_text(json.dumps({**told, "alpha_pattern": pattern}))
-    version = registry.register("default", "support", odd, "test")
+    version = register(registry)
+    stored = Path(version.path) / "adapter_config.json"
+    # Registration refuses such patterns; what it will let through one day is not known.
+    stored.write_text(json.dumps({**json.loads(stored.read_text()), "alpha_pattern": pattern}))
     assert here.prepare(version)
     assert list(home.gguf.iterdir()) == []
 

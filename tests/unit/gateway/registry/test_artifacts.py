@@ -121,6 +121,8 @@ def test_a_sound_adapter_is_kept(source: Path, rules: Rules, root: Path, named: 
         ({"rank_pattern": {"(q_proj+)+!": 4}}, "rank_pattern: '(q_proj+)+!' is too costly"),
         ({"alpha_pattern": {"(q_proj+)+!": 4}}, "alpha_pattern: '(q_proj+)+!' is too costly"),
         ({"alpha_pattern": {"q_proj": 0}}, "alpha_pattern.q_proj: must be a number above 0"),
+        ({"alpha_pattern": {"q_proj": 10**400}}, "alpha_pattern.q_proj: must be a number above 0"),
+        ({"alpha_pattern": {"(": 8}}, "alpha_pattern: '(' is no regular expression"),
         ({"alpha_pattern": [1]}, "alpha_pattern: must be an object"),
         ({"alpha_pattern": {"q_proj": 0.5}}, None),
         ({"rank_pattern": []}, None),
