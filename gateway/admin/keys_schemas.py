@@ -15,7 +15,8 @@ from gateway.registry.snapshot import Key, KeyLimits, Priority
 class LimitsBody(Asked):
     """What a key may use; null is no limit. A budget is for a calendar day or month in UTC.
 
-    `priority` is whose calls go first while all workers are full.
+    `priority` is whose calls go first while all workers are full; `max_parallel` bounds the calls
+    at once in each gateway.
     """
 
     requests_per_minute: int | None = Field(None, ge=1, le=MAX_INT)
@@ -23,6 +24,7 @@ class LimitsBody(Asked):
     token_budget: int | None = Field(None, ge=1, le=2**53)
     budget_period: Literal["day", "month"] = "month"
     priority: Priority = "normal"
+    max_parallel: int | None = Field(None, ge=1, le=MAX_INT)
 
     @property
     def limits(self) -> KeyLimits:
@@ -63,6 +65,7 @@ class KeyOut(Told):
     token_budget: int | None
     budget_period: str
     priority: Priority
+    max_parallel: int | None
     account: int
 
     @classmethod
@@ -99,6 +102,7 @@ class NewKeyOut(Told):
     token_budget: int | None
     budget_period: str
     priority: Priority
+    max_parallel: int | None
     account: int
 
     @classmethod

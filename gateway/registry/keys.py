@@ -140,7 +140,7 @@ class Keys(Store):
 
 
 _ROTATED = ("tenant", "owner", "role", "aliases", "purpose", "expires_at")
-_COUNTED = ("requests_per_minute", "tokens_per_minute", "token_budget")
+_COUNTED = ("requests_per_minute", "tokens_per_minute", "token_budget", "max_parallel")
 _LIMITS = tuple(field.name for field in fields(KeyLimits))
 
 

@@ -65,6 +65,7 @@ class KeyRow(Base):
     budget_period: Mapped[str] = mapped_column(server_default="month")
     account: Mapped[int | None] = mapped_column(index=True)
     priority: Mapped[str] = mapped_column(server_default="normal")
+    max_parallel: Mapped[int | None]
 
 
 class VersionRow(Base):

@@ -94,7 +94,7 @@ async def test_an_expiry_is_kept(admin: httpx.AsyncClient) -> None:
 
 
 async def test_limits_are_set_shown_and_replaced(admin: httpx.AsyncClient) -> None:
-    limits = {"requests_per_minute": 60, "token_budget": 10**12, "budget_period": "day"}
+    limits = {"max_parallel": 8, "token_budget": 10**12, "budget_period": "day"}
     made = (await admin.post("/keys", json={"owner": "shop", **limits})).json()
     assert made.items() >= {**limits, "tokens_per_minute": None, "account": made["id"]}.items()
     answer = await admin.patch(f"/keys/{made['id']}", json={"tokens_per_minute": 9000})
@@ -141,6 +141,8 @@ async def test_keys_of_others_are_neither_limited_nor_rotated(clients: Clients) 
         {"requests_per_minute": 0},
         {"tokens_per_minute": -1},
         {"tokens_per_minute": 2**31},
+        {"max_parallel": 0},
+        {"max_parallel": 2**31},
         {"token_budget": 0},
         {"token_budget": 2**53 + 1},
         {"budget_period": "week"},
