@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 
 from gateway.admin.access import ADMINS, Backstage, backstage, needs, publish
 from gateway.admin.keys_schemas import (
@@ -14,10 +14,12 @@ from gateway.admin.keys_schemas import (
     KeyRequest,
     LimitsBody,
     NewKeyOut,
+    Role,
     RotateRequest,
 )
-from gateway.admin.schemas import MAX_INT, ErrorBody
+from gateway.admin.schemas import MAX_INT, AfterId, ErrorBody, Limit, Line, paged
 from gateway.errors import Conflict, InvalidRequest, PermissionDenied
+from gateway.registry.records import KeyState, WantedKeys
 from gateway.registry.snapshot import Key
 
 Behind = Annotated[Backstage, Depends(backstage)]
@@ -52,9 +54,19 @@ def create_router() -> APIRouter:
     return router
 
 
-def list_keys(key: KeyKeeper, behind: Behind) -> KeyList:
-    """List the tenant's keys; secrets are not kept."""
-    return KeyList(data=[KeyOut.of(info) for info in behind.registry.list_keys(key.tenant)])
+def list_keys(
+    key: KeyKeeper,
+    behind: Behind,
+    owner: Annotated[Line | None, Query()] = None,
+    role: Role | None = None,
+    state: KeyState | None = None,
+    limit: Limit = 1000,
+    after: AfterId = None,
+) -> KeyList:
+    """List the tenant's keys, the oldest first; secrets are not kept."""
+    wanted = WantedKeys(owner, role, state, after, limit + 1)
+    found = behind.registry.list_keys(key.tenant, wanted)
+    return KeyList(**paged([KeyOut.of(info) for info in found], limit))
 
 
 def create_key(body: KeyRequest, key: KeyKeeper, behind: Behind, response: Response) -> NewKeyOut:

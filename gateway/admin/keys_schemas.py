@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.admin.schemas import MAX_INT, Asked, Line, Told
+from gateway.admin.schemas import MAX_INT, Asked, Line, Page, Told
 from gateway.registry.records import KeyInfo
 from gateway.registry.snapshot import Key, KeyLimits, Priority
+
+Role = Literal["app", "reviewer", "trainer", "admin"]
 
 
 class LimitsBody(Asked):
@@ -42,7 +44,7 @@ class KeyRequest(LimitsBody):
     """A key to make. `aliases` null allows every alias of the tenant."""
 
     owner: Annotated[Line, Field(min_length=1)]
-    role: Literal["app", "reviewer", "trainer", "admin"] = "app"
+    role: Role = "app"
     aliases: list[str] | None = Field(None, max_length=1000)
     purpose: Literal["serve", "evaluation"] = "serve"
     expires_at: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -121,8 +123,7 @@ class NewKeyOut(Told):
         )
 
 
-class KeyList(Told):
-    """Every key of the tenant, the revoked ones too."""
+class KeyList(Page):
+    """Keys of the tenant, the oldest first, the revoked ones too."""
 
-    object: Literal["list"] = "list"
     data: list[KeyOut]

@@ -6,15 +6,15 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, assert_never
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, or_, select
 
 from gateway.errors import Conflict, InvalidRequest
 from gateway.registry import repository, writes
 from gateway.registry.errors import KeyNotFound
 from gateway.registry.names import check_name
-from gateway.registry.records import PURPOSES, ROLES, KeyInfo
+from gateway.registry.records import EVERY_KEY, PURPOSES, ROLES, KeyInfo, WantedKeys
 from gateway.registry.snapshot import NO_LIMITS, Key, KeyLimits
 from gateway.registry.store import Store
 from gateway.registry.tables import KEYS
@@ -122,10 +122,12 @@ class Keys(Store):
         row = connection.execute(select(KEYS).where(KEYS.c.id == key_id)).one()
         return secret, repository.key_of(row)
 
-    def list_keys(self, tenant: str) -> tuple[KeyInfo, ...]:
+    def list_keys(self, tenant: str, wanted: WantedKeys = EVERY_KEY) -> tuple[KeyInfo, ...]:
         """Give the tenant's keys, oldest first, the revoked ones too."""
         with self._read() as connection:
-            query = select(KEYS).where(KEYS.c.tenant == tenant).order_by(KEYS.c.id)
+            mine = select(KEYS).where(KEYS.c.tenant == tenant)
+            query = _narrowed(mine, wanted, self._clock(connection))
+            query = query.order_by(KEYS.c.id).limit(wanted.limit)
             return tuple(repository.key_info_of(row) for row in connection.execute(query))
 
     def revoke_key(self, tenant: str, key_id: int) -> KeyInfo:
@@ -154,6 +156,27 @@ def _check_limits(purpose: str, limits: KeyLimits) -> None:
 
 def _columns(limits: KeyLimits) -> dict[str, Any]:
     return {name: getattr(limits, name) for name in _LIMITS}
+
+
+def _narrowed(query: Select[Any], wanted: WantedKeys, now: float) -> Select[Any]:
+    if wanted.owner is not None:
+        query = query.where(KEYS.c.owner == wanted.owner)
+    if wanted.role is not None:
+        query = query.where(KEYS.c.role == wanted.role)
+    if wanted.after is not None:
+        query = query.where(KEYS.c.id > wanted.after)
+    lives = KEYS.c.revoked_at.is_(None)
+    match wanted.state:
+        case "valid":
+            return query.where(lives, or_(KEYS.c.expires_at.is_(None), KEYS.c.expires_at > now))
+        case "expired":
+            return query.where(lives, KEYS.c.expires_at <= now)
+        case "revoked":
+            return query.where(KEYS.c.revoked_at.is_not(None))
+        case None:
+            return query
+        case _:
+            assert_never(wanted.state)
 
 
 def _one(tenant: str, key_id: int) -> Select[Any]:
