@@ -50,6 +50,14 @@ class KeyRequest(LimitsBody):
     expires_at: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 
+class KeyChange(LimitsBody):
+    """What is to change of a key; what is left out stays as it is."""
+
+    owner: Annotated[Line, Field(min_length=1)] = ""
+    aliases: list[str] | None = Field(None, max_length=1000)
+    expires_at: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+
 class KeyOut(Told):
     """A key; its `prefix` tells keys apart."""
 
@@ -87,6 +95,29 @@ class KeyOut(Told):
             created_at=info.created_at,
             revoked_at=info.revoked_at,
         )
+
+
+class BudgetOut(Told):
+    """The tokens of a budget's running day or month, which began on the day `since` (UTC).
+
+    `used` is what is in the usage: calls under way are not, nor those of the last seconds.
+    """
+
+    since: str
+    ends_at: float
+    used: int
+    left: int
+
+    @classmethod
+    def of(cls, budget: int, used: int, since: str, ends_at: float) -> BudgetOut:
+        """Tell what is left; the last call may have gone past it."""
+        return cls(since=since, ends_at=ends_at, used=used, left=max(0, budget - used))
+
+
+class KeyDetailOut(KeyOut):
+    """A key with what is left of its budget; null where it has none."""
+
+    budget: BudgetOut | None
 
 
 class NewKeyOut(Told):

@@ -53,13 +53,12 @@ class Keys(Store):
             raise InvalidRequest(f"role must be one of {', '.join(ROLES)}.", param="role")
         if purpose not in PURPOSES:
             raise InvalidRequest(f"purpose must be one of {', '.join(PURPOSES)}.", param="purpose")
-        _check_limits(purpose, limits)
-        allowed = None if aliases is None else sorted({check_name(name) for name in aliases})
+        _check_limits(purpose, _columns(limits))
         values = {
             "tenant": check_name(tenant, "tenant"),
             "owner": owner,
             "role": role,
-            "aliases": allowed,
+            "aliases": None if aliases is None else _allowed(aliases),
             "purpose": purpose,
             "expires_at": expires_at,
             **_columns(limits),
@@ -92,14 +91,38 @@ class Keys(Store):
 
         Raises `KeyNotFound`, and `InvalidRequest` for limits of a key for evaluation.
         """
+        return self.change_key(tenant, key_id, _columns(limits))
+
+    def change_key(self, tenant: str, key_id: int, changes: Mapping[str, Any]) -> KeyInfo:
+        """Change a key: its `expires_at`; and `owner`, `aliases` and limits of its whole account.
+
+        What is not in `changes` stays. Raises `KeyNotFound`, `InvalidName`, `InvalidRequest` for
+        limits of a key for evaluation, and `Conflict` for the expiry of a revoked key.
+        """
+        account = {name: value for name, value in changes.items() if name != "expires_at"}
+        if account.get("aliases") is not None:
+            account["aliases"] = _allowed(account["aliases"])
         with self._change() as connection:
             row = connection.execute(_one(tenant, key_id)).one_or_none()
             if row is None:
                 raise KeyNotFound
-            _check_limits(row.purpose, limits)
-            writes.update_account(connection, row.account or row.id, _columns(limits))
+            _check_limits(row.purpose, account)
+            if account:
+                writes.update_account(connection, row.account or row.id, account)
+            if "expires_at" in changes:
+                if row.revoked_at is not None:
+                    raise Conflict("This key is revoked for good: make a new one.")
+                writes.update_key(connection, row.id, {"expires_at": changes["expires_at"]})
             writes.bump_revision(connection)
             return repository.key_info_of(connection.execute(_one(tenant, key_id)).one())
+
+    def get_key(self, tenant: str, key_id: int) -> KeyInfo:
+        """Give a key of the tenant, a revoked one too. Raises `KeyNotFound`."""
+        with self._read() as connection:
+            row = connection.execute(_one(tenant, key_id)).one_or_none()
+            if row is None:
+                raise KeyNotFound
+            return repository.key_info_of(row)
 
     def keys_of_account(self, account: int) -> tuple[int, ...]:
         """Give the ids of all keys that count on one account, the revoked ones too."""
@@ -146,8 +169,12 @@ _COUNTED = ("requests_per_minute", "tokens_per_minute", "token_budget", "max_par
 _LIMITS = tuple(field.name for field in fields(KeyLimits))
 
 
-def _check_limits(purpose: str, limits: KeyLimits) -> None:
-    given = [name for name in _COUNTED if getattr(limits, name) is not None]
+def _allowed(aliases: Iterable[str]) -> list[str]:
+    return sorted({check_name(name) for name in aliases})
+
+
+def _check_limits(purpose: str, limits: Mapping[str, Any]) -> None:
+    given = [name for name in _COUNTED if limits.get(name) is not None]
     if purpose == "evaluation" and given:
         raise InvalidRequest(
             f"A key for evaluation is not limited: leave out {', '.join(given)}.", param=given[0]
