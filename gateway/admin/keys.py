@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
 
 from feedback.usage import tokens_of
 from gateway.admin.access import ADMINS, Backstage, backstage, needs, publish
@@ -28,6 +28,9 @@ from gateway.registry.snapshot import Key
 
 Behind = Annotated[Backstage, Depends(backstage)]
 _YEAR_9999 = 253_370_764_800
+IdempotencyKey = Annotated[
+    str | None, Header(alias="Idempotency-Key", max_length=255, pattern=r"^[\x21-\x7e]+$")
+]
 KeyId = Annotated[int, Path(ge=1, le=MAX_INT)]
 
 
@@ -49,7 +52,8 @@ def create_router() -> APIRouter:
         409: {"model": ErrorBody},
     }
     router.add_api_route("", list_keys, methods=["GET"])
-    router.add_api_route("", create_key, methods=["POST"], status_code=201)
+    taken: dict[int | str, dict[str, Any]] = {409: {"model": ErrorBody}}
+    router.add_api_route("", create_key, methods=["POST"], status_code=201, responses=taken)
     router.add_api_route("/{key_id}", revoke_key, methods=["DELETE"], responses=missing)
     router.add_api_route("/{key_id}", get_key, methods=["GET"], responses=missing)
     router.add_api_route("/{key_id}", change_key, methods=["PATCH"], responses=missing)
@@ -74,8 +78,17 @@ def list_keys(
     return KeyList(**paged([KeyOut.of(info) for info in found], limit))
 
 
-def create_key(body: KeyRequest, key: KeyKeeper, behind: Behind, response: Response) -> NewKeyOut:
-    """Make a key in the caller's tenant. Its secret is in this answer and nowhere else."""
+def create_key(
+    body: KeyRequest,
+    key: KeyKeeper,
+    behind: Behind,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> NewKeyOut:
+    """Make a key in the caller's tenant. Its secret is in this answer and nowhere else.
+
+    The same `Idempotency-Key` again makes no second one: 409 names the key that was made.
+    """
     _check_expiry(body.expires_at)
     secret, made = behind.registry.create_key(
         tenant=key.tenant,
@@ -85,6 +98,7 @@ def create_key(body: KeyRequest, key: KeyKeeper, behind: Behind, response: Respo
         purpose=body.purpose,
         expires_at=body.expires_at,
         limits=body.limits,
+        idempotency_key=idempotency_key,
     )
     publish(behind)
     response.headers["cache-control"] = "no-store"

@@ -42,12 +42,14 @@ class Keys(Store):
         purpose: str = "serve",
         expires_at: float | None = None,
         limits: KeyLimits = NO_LIMITS,
+        idempotency_key: str | None = None,
     ) -> tuple[str, Key]:
         """Make a key and give its secret, which cannot be had again.
 
         `aliases` None allows every alias of the tenant; `expires_at` is in seconds since the
         epoch. Raises `InvalidRequest` for an unknown role or purpose and for limits of a key for
-        evaluation, `InvalidName`.
+        evaluation, `InvalidName`, and `Conflict` where the tenant has a key that was made with this
+        `idempotency_key`: its secret is not kept, so it cannot be told again.
         """
         if role not in ROLES:
             raise InvalidRequest(f"role must be one of {', '.join(ROLES)}.", param="role")
@@ -61,9 +63,12 @@ class Keys(Store):
             "aliases": None if aliases is None else _allowed(aliases),
             "purpose": purpose,
             "expires_at": expires_at,
+            "idempotency_key": idempotency_key,
             **_columns(limits),
         }
         with self._change() as connection:
+            if idempotency_key is not None:
+                _check_new(connection, tenant, idempotency_key)
             return self._make(connection, values)
 
     def rotate_key(self, tenant: str, key_id: int, overlap_s: float) -> tuple[str, Key]:
@@ -167,6 +172,17 @@ class Keys(Store):
 _ROTATED = ("tenant", "owner", "role", "aliases", "purpose", "expires_at")
 _COUNTED = ("requests_per_minute", "tokens_per_minute", "token_budget", "max_parallel")
 _LIMITS = tuple(field.name for field in fields(KeyLimits))
+
+
+def _check_new(connection: Connection, tenant: str, idempotency_key: str) -> None:
+    made = (KEYS.c.tenant == tenant, KEYS.c.idempotency_key == idempotency_key)
+    row = connection.execute(select(KEYS).where(*made)).one_or_none()
+    if row is not None:
+        raise Conflict(
+            f"Key {row.id} ({row.prefix}...) was made with this Idempotency-Key already. Its secret"
+            " was shown then and is not kept: where it is lost, revoke that key, and make one with"
+            " another Idempotency-Key."
+        )
 
 
 def _allowed(aliases: Iterable[str]) -> list[str]:

@@ -269,3 +269,29 @@ async def test_what_is_left_of_a_budget(
     assert (both["used"], both["left"]) == (40, 60)
     past = await use(made["id"], 79, now)
     assert (past["used"], past["left"]) == (120, 0)
+
+
+async def test_a_request_that_is_sent_again_makes_no_second_key(
+    admin: httpx.AsyncClient, clients: Clients, registry: Registry
+) -> None:
+    """The secret is not kept, so it cannot be told again: the key is named, to be revoked."""
+    named, body = {"idempotency-key": "terraform/shop-1"}, {"owner": "shop"}
+    made = (await admin.post("/keys", json=body, headers=named)).json()
+    again = await admin.post("/keys", json=body, headers=named)
+    error = again.json()["error"]
+    assert (again.status_code, error["code"]) == (409, "conflict")
+    assert f"Key {made['id']} ({made['key'][:12]}...)" in error["message"]
+    assert made["key"] not in again.text
+    assert len(registry.list_keys("default")) == 2
+    # Another's requests have names of their own, and rotating is no such request.
+    other = await clients(tenant="other")
+    assert (await other.post("/keys", json=body, headers=named)).status_code == 201
+    for _ in range(2):
+        assert (await admin.post(f"/keys/{made['id']}/rotate", json={})).status_code == 201
+
+
+@pytest.mark.parametrize("value", ["", "a b", "é".encode(), "x" * 256])
+async def test_names_of_requests_are_checked(admin: httpx.AsyncClient, value: str | bytes) -> None:
+    answer = await admin.post("/keys", json={"owner": "x"}, headers={"idempotency-key": value})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"].lower() == "idempotency-key"
