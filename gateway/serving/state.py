@@ -135,15 +135,23 @@ class Serving:
 
     @asynccontextmanager
     async def granted(
-        self, key: Key, tokens: int, headers: list[Header], used: Callable[[], int]
+        self,
+        key: Key,
+        tokens: int,
+        headers: list[Header],
+        used: Callable[[], int],
+        *,
+        takes_room: bool = True,
     ) -> AsyncIterator[None]:
         """Hold a call to its key's limits: so many tokens are reserved, and settled at its end.
 
         `headers` gets OpenAI's rate-limit headers. A call of no tokens is held to the requests a
-        minute and to the calls at once only. Raises `Overloaded` or `LimitsUnavailable`.
+        minute and to the calls at once only, and without `takes_room` not to the latter. Raises
+        `Overloaded` or `LimitsUnavailable`.
         """
         grant: Grant | None = None
-        self.parallel.enter(key)
+        if takes_room:
+            self.parallel.enter(key)
         try:
             if key.limits.any and key.purpose != "evaluation":
                 grant = await self.limiter.take(key, tokens)
@@ -151,7 +159,8 @@ class Serving:
             yield
         finally:
             # First of all: who has an answer may call again, while settling waits for Redis.
-            self.parallel.leave(key)
+            if takes_room:
+                self.parallel.leave(key)
             if grant is not None:
                 await self.limiter.settle(grant, used())
 

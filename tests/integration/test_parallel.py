@@ -109,3 +109,11 @@ def test_a_call_that_has_ended_counts_no_more(
         assert client.post(CHAT, json=body, timeout=60).status_code != 429
     stub.script = Script()
     assert free(client)
+
+
+def test_feedback_is_never_one_too_many(key: Key, stub: StubWorker) -> None:
+    client, body = key(max_parallel=1), body_for(CHAT, "support", "Hello")
+    flag = {"response_id": client.post(CHAT, json=body).json()["id"], "rating": "down"}
+    with held(client, stub, CHAT, body):
+        assert client.post("/v1/feedback", json=flag).status_code == 200
+        assert client.post("/v1/moderations", json={"input": "Hello"}).status_code == 429
