@@ -30,6 +30,16 @@ class AdminApi:
         """GET below /admin/v1."""
         return self._send("GET", path, params=query)
 
+    def every(self, path: str, query: Mapping[str, str] | None = None) -> list[Any]:
+        """GET all of a list below /admin/v1, page by page."""
+        found, asked = [], dict(query or {})
+        while True:
+            page = self.get(path, asked)
+            found += page["data"]
+            if not page.get("has_more"):
+                return found
+            asked["after"] = str(page["last_id"])
+
     def post(self, path: str, body: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """POST below /admin/v1: `body` as JSON, or httpx's own options (files)."""
         return self._send("POST", path, **(options or {"json": body or {}}))

@@ -59,10 +59,14 @@ class Jobs:
         limit: int,
         *,
         aliases: Collection[str] | None = None,
+        after: str | None = None,
     ) -> Sequence[RowMapping]:
-        """Give jobs, the newest first; with `aliases`, of these only."""
+        """Give jobs, the newest first, from beyond the job `after`; with `aliases`, of these only.
+
+        Raises `Invalid` where there is no such job.
+        """
         with reading(self._engine) as connection:
-            return repository.find(connection, tenant, alias, state, limit, aliases)
+            return repository.find(connection, tenant, alias, state, limit, aliases, after)
 
     def claim(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, RowMapping, and_, case, or_, select, text, update
 
+from feedback.paging import beyond, newest
 from feedback.tables import JOBS
 
 _LOCK = 0x6A6F6273
@@ -52,17 +53,20 @@ def find(
     state: str | None,
     limit: int,
     aliases: Collection[str] | None,
+    after: str | None,
 ) -> Sequence[RowMapping]:
-    """Give jobs, the newest first."""
-    query = select(JOBS).where(JOBS.c.tenant == tenant)
+    """Give jobs, the newest first, from beyond the job `after`. Raises `Invalid`."""
+    mine = select(JOBS).where(JOBS.c.tenant == tenant)
+    if aliases is not None:
+        mine = mine.where(JOBS.c.alias.in_(aliases))
+    # Before the other filters: the state of the job that a page ended with may have changed.
+    query = beyond(connection, mine, after, JOBS.c.id, JOBS.c.created_at)
     if alias is not None:
         query = query.where(JOBS.c.alias == alias)
-    if aliases is not None:
-        query = query.where(JOBS.c.alias.in_(aliases))
     if state is not None:
         query = query.where(JOBS.c.state == state)
-    query = query.order_by(JOBS.c.created_at.desc(), JOBS.c.id).limit(limit)
-    return connection.execute(query).mappings().all()
+    ordered = newest(query, JOBS.c.id, JOBS.c.created_at, limit)
+    return connection.execute(ordered).mappings().all()
 
 
 def unfinished(connection: Connection, tenant: str, kind: str, alias: str) -> RowMapping | None:

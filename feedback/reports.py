@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, insert, select
@@ -64,9 +64,21 @@ class Reports:
             raise NotKnown(f"There is no gate report {gate_id}.")
         return found
 
-    def gates(self, tenant: str, alias: str | None, limit: int = 100) -> Sequence[RowMapping]:
-        """Give gates' reports, the newest first."""
+    def gates(
+        self,
+        tenant: str,
+        alias: str | None,
+        limit: int = 100,
+        *,
+        aliases: Collection[str] | None = None,
+        after: int | None = None,
+    ) -> Sequence[RowMapping]:
+        """Give gates' reports, the newest first, from beyond `after`; only those of `aliases`."""
         query = select(GATE_REPORTS).where(GATE_REPORTS.c.tenant == tenant)
+        if aliases is not None:
+            query = query.where(GATE_REPORTS.c.alias.in_(aliases))
+        if after is not None:
+            query = query.where(GATE_REPORTS.c.id < after)
         if alias is not None:
             query = query.where(GATE_REPORTS.c.alias == alias)
         with reading(self._engine) as connection:

@@ -15,6 +15,7 @@ GatewayError
 ├── Overloaded                429
 │   ├── RequestsExceeded      429
 │   ├── TokensExceeded        429
+│   ├── ParallelExceeded      429
 │   ├── BudgetSpent           429
 │   └── Saturated             429
 ├── UpstreamFailed            502
@@ -172,6 +173,12 @@ class TokensExceeded(Overloaded):
     """This key has used its tokens for this minute."""
 
     type = "tokens"
+
+
+class ParallelExceeded(Overloaded):
+    """This key has as many calls under way as it may have at once."""
+
+    type = "requests"
 
 
 class BudgetSpent(Overloaded):

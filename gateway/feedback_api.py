@@ -102,7 +102,8 @@ class _FeedbackApi:
         self._check_sees(key, alias)
         feedback = self._feedback(asked, key, alias, _idempotency_key(request))
         headers: list[Header] = []
-        async with self._serving.granted(key, 0, headers, lambda: 0):
+        # What people say of answers must not be lost to answers under way.
+        async with self._serving.granted(key, 0, headers, lambda: 0, takes_room=False):
             try:
                 kept = await self._desk.submit(feedback)
             except FeedbackError as error:

@@ -341,6 +341,15 @@ def _beginning(grant: Grant) -> str:
     return f"{_budget(grant)}/beginning"
 
 
+def running_period(kind: str) -> tuple[str, float]:
+    """Give a budget's running day or month: its first day, `2026-11-01`, and its end.
+
+    The end is in seconds since the epoch.
+    """
+    period = _period(kind)
+    return _first_day(period), _ends(period)
+
+
 def _period(kind: str) -> str:
     """Name the running period: `2026-11-24` or `2026-11`."""
     now = datetime.fromtimestamp(time.time(), UTC)

@@ -55,6 +55,9 @@ class Limits(_Frozen):
 
     max_body_bytes: int = Field(4 * 1024 * 1024, gt=0)
     max_in_flight: int = Field(512, gt=0)
+    max_parallel: int | None = Field(
+        None, gt=0, description="calls at once of a key that has no such limit of its own"
+    )
     max_n: int = Field(16, gt=0)
     max_inputs: int = Field(
         2048, gt=0, description="texts in one call for embeddings, scores or moderations"

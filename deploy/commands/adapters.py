@@ -32,7 +32,7 @@ def command() -> None:
 def list_(alias: str | None) -> None:
     """Show aliases, their versions, and where these are loaded."""
     with admin_api() as api:
-        found = [api.get(f"/adapters/{alias}")] if alias else api.get("/adapters")["data"]
+        found = [api.get(f"/adapters/{alias}")] if alias else api.every("/adapters")
     for entry in found:
         _show(entry)
 

@@ -83,7 +83,7 @@ def export(alias: str, digest: str | None, latest: bool, out: Path | None) -> No
 
 
 def _latest(api: AdminApi, alias: str) -> str:
-    data = api.get(f"/datasets?alias={quote(alias, safe='')}")["data"]
+    data = api.get("/datasets", {"alias": alias, "limit": "1"})["data"]
     if not data:
         fail(f"there is no data set of {alias} yet; without --latest, one is made")
     return str(data[0]["digest"])
@@ -165,7 +165,7 @@ def _version(one: dict[str, Any]) -> str:
 def confidence(aliases: tuple[str, ...], as_json: bool) -> None:
     """Tell how far the model's sureness can be trusted, by what reviewers found; of all aliases."""
     with admin_api() as api:
-        names = aliases or [one["alias"] for one in api.get("/adapters")["data"]]
+        names = aliases or [one["alias"] for one in api.every("/adapters")]
         told = [api.get(f"/confidence/{quote(name, safe='')}") for name in names]
     pages = ("\n".join(_trust(one)) for one in told)
     click.echo(json.dumps(told, indent=1) if as_json else "\n\n".join(pages))

@@ -38,6 +38,7 @@ def _limits(function: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="Who goes first while all workers are full.",
         ),
+        click.option("--max-parallel", type=number, help="Calls at once, in each gateway."),
         click.option("--token-budget", type=number, help="Tokens for each day or month."),
         click.option("--tokens-per-minute", type=number),
         click.option("--requests-per-minute", type=number),
@@ -155,6 +156,7 @@ def _limits_of(limits: KeyLimits) -> str:
         f"{limits.requests_per_minute} requests/min" if limits.requests_per_minute else "",
         f"{limits.tokens_per_minute} tokens/min" if limits.tokens_per_minute else "",
         f"{limits.token_budget} tokens/{limits.budget_period}" if limits.token_budget else "",
+        f"{limits.max_parallel} calls at once" if limits.max_parallel else "",
         f"{limits.priority} priority" if limits.priority != "normal" else "",
     ]
     return ", ".join(part for part in told if part)

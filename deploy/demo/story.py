@@ -83,15 +83,19 @@ class Demo:
 
     def _prepare(self) -> None:
         """Take an alias that nobody has yet, let the base answer for it, and set the golden set."""
-        taken = {entry["alias"] for entry in self.gateway.admin("GET", "/adapters")["data"]}
         names = ("support", "desk", *(f"desk-{number}" for number in range(2, 1000)))
-        self.alias = next(name for name in names if name not in taken)
+        self.alias = next(name for name in names if not self._is_taken(name))
         self._say(f"the alias is `{self.alias}`; the base model answers for it so far")
         self.gateway.admin("POST", f"/adapters/{self.alias}/promote", json={"version": 0})
         golden = read_rows(DATA / "golden.jsonl")
         chosen = _spread(golden) if self.quick else golden
         path = f"/golden/{self.alias}"
         self.gateway.admin("PUT", path, content=jsonl(asdict(row) for row in chosen))
+
+    def _is_taken(self, alias: str) -> bool:
+        found = self.gateway.admin("GET", "/adapters", params={"prefix": alias, "limit": 1})["data"]
+        # By name: where there is the alias itself, it comes first.
+        return any(entry["alias"] == alias for entry in found)
 
     def _import(self, rows: list[Row]) -> None:
         content = jsonl(asdict(row) for row in rows)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, func, insert, or_, select
 
+from feedback.paging import beyond, newest
 from feedback.repository import insert_once
 from feedback.tables import (
     CAPTURES,
@@ -158,13 +159,22 @@ def get_dataset(connection: Connection, tenant: str, digest: str) -> RowMapping 
 
 
 def datasets(
-    connection: Connection, tenant: str, alias: str | None, limit: int
+    connection: Connection,
+    tenant: str,
+    alias: str | None,
+    limit: int,
+    *,
+    aliases: Collection[str] | None = None,
+    after: str | None = None,
 ) -> Sequence[RowMapping]:
-    """Give data sets, the newest first."""
-    query = select(DATASETS).where(DATASETS.c.tenant == tenant)
+    """Give data sets, the newest first, from beyond the one `after`. Raises `Invalid`."""
+    mine = select(DATASETS).where(DATASETS.c.tenant == tenant)
+    if aliases is not None:
+        mine = mine.where(DATASETS.c.alias.in_(aliases))
+    query = beyond(connection, mine, after, DATASETS.c.digest, DATASETS.c.created_at)
     if alias is not None:
         query = query.where(DATASETS.c.alias == alias)
-    ordered = query.order_by(DATASETS.c.created_at.desc(), DATASETS.c.digest).limit(limit)
+    ordered = newest(query, DATASETS.c.digest, DATASETS.c.created_at, limit)
     return connection.execute(ordered).mappings().all()
 
 

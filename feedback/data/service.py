@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -217,10 +217,20 @@ class DataStore:
             raise NotKnown(f"There is no data set {digest[:12]}.")
         return found
 
-    def datasets(self, tenant: str, alias: str | None, limit: int = 100) -> Sequence[RowMapping]:
-        """Give data sets, the newest first."""
+    def datasets(
+        self,
+        tenant: str,
+        alias: str | None,
+        limit: int = 100,
+        *,
+        aliases: Collection[str] | None = None,
+        after: str | None = None,
+    ) -> Sequence[RowMapping]:
+        """Give data sets, the newest first, as `Jobs.find` gives jobs."""
         with reading(self._engine) as connection:
-            return repository.datasets(connection, tenant, alias, limit)
+            return repository.datasets(
+                connection, tenant, alias, limit, aliases=aliases, after=after
+            )
 
     def rows(self, digest: str) -> Iterator[RowMapping]:
         """Give the rows of a data set one after the other, in order."""

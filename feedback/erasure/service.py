@@ -19,6 +19,7 @@ from feedback.erasure.subjects import Subjects, erased_tickets, find_answers, fi
 from feedback.erasure.tables import ERASURES
 from feedback.erasure.tombstones import Whose
 from feedback.errors import Invalid
+from feedback.paging import unknown
 
 KINDS = (
     "answers",
@@ -92,17 +93,22 @@ class Eraser:
         counts = {kind: work.counts[kind] for kind in KINDS}
         return Erased(work.id, counts, touched, runs)
 
-    def record(self, tenant: str, limit: int = 100) -> list[list[RowMapping]]:
-        """Give the lines of the record, by erasure, the newest first."""
+    def record(
+        self, tenant: str, limit: int = 100, after: str | None = None
+    ) -> list[list[RowMapping]]:
+        """Give the lines of the record, by erasure, the newest first, from beyond one of them.
+
+        Raises `Invalid` where there is no such one.
+        """
         mine = ERASURES.c.tenant == tenant
+        begun = select(ERASURES.c.erasure_id).where(mine, ERASURES.c.stage == "begun")
         with reading(self._engine) as connection:
-            newest = (
-                select(ERASURES.c.erasure_id)
-                .where(mine, ERASURES.c.stage == "begun")
-                .order_by(ERASURES.c.id.desc())
-                .limit(limit)
-            )
-            ids = list(connection.scalars(newest))
+            if after is not None:
+                last = begun.with_only_columns(ERASURES.c.id).where(ERASURES.c.erasure_id == after)
+                if (number := connection.scalar(last)) is None:
+                    raise unknown(after)
+                begun = begun.where(ERASURES.c.id < number)
+            ids = list(connection.scalars(begun.order_by(ERASURES.c.id.desc()).limit(limit)))
             query = select(ERASURES).where(mine, ERASURES.c.erasure_id.in_(ids))
             lines = connection.execute(query.order_by(ERASURES.c.id)).mappings().all()
         return [[line for line in lines if line["erasure_id"] == one] for one in ids]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from gateway.admin.access import (
     ADMINS,
@@ -17,7 +17,6 @@ from gateway.admin.access import (
     check_sees,
     needs,
     publish,
-    sees,
 )
 from gateway.admin.adapters_schemas import (
     AliasDetailOut,
@@ -33,11 +32,12 @@ from gateway.admin.adapters_schemas import (
     VersionSummaryOut,
 )
 from gateway.admin.publish import calibration
-from gateway.admin.schemas import MAX_INT, ErrorBody
+from gateway.admin.schemas import MAX_INT, ErrorBody, Limit, paged
 from gateway.admin.sources import read_source
 from gateway.errors import Conflict
-from gateway.registry.names import check_name
+from gateway.registry.names import PATTERN, check_name
 from gateway.registry.receiving import Source
+from gateway.registry.records import WantedAliases
 from gateway.registry.snapshot import Key
 from gateway.rollout.shadow import shadowed
 
@@ -111,12 +111,21 @@ def create_router() -> APIRouter:
     return router
 
 
-def list_adapters(key: Reader, behind: Behind) -> AliasList:
-    """List every alias that the key sees, the base model's too, with its versions."""
-    found = behind.registry.overview(key.tenant)
-    return AliasList(
-        data=[AliasSummaryOut.summary(a, versions) for a, versions in found if sees(key, a.name)]
-    )
+def list_adapters(
+    key: Reader,
+    behind: Behind,
+    prefix: Annotated[str, Query(pattern=r"^[a-z0-9._-]{0,63}$")] = "",
+    limit: Limit = 1000,
+    after: Annotated[str | None, Query(pattern=rf"^{PATTERN}$")] = None,
+) -> AliasList:
+    """List the aliases that the key sees by name, the base model's too, with their versions.
+
+    `prefix` is what their names begin with.
+    """
+    wanted = WantedAliases(key.aliases, prefix, after, limit + 1)
+    found = behind.registry.overview(key.tenant, wanted)
+    told = [AliasSummaryOut.summary(alias, versions) for alias, versions in found]
+    return AliasList(**paged(told, limit, "alias"))
 
 
 def get_adapter(alias: AliasName, key: Reader, behind: Behind) -> AliasDetailOut:

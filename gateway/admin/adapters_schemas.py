@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictInt, model_validator
 
-from gateway.admin.schemas import Asked, Line, NumberOrBase, Told
+from gateway.admin.schemas import Asked, Line, NumberOrBase, Page, Told
 from gateway.registry.records import AliasDetail, AliasMove, Seen, VersionDetail
 from gateway.registry.snapshot import Alias, Effect, Version, VersionState
 
@@ -257,10 +257,9 @@ class AliasDetailOut(AliasOut):
         )
 
 
-class AliasList(Told):
-    """Every alias that the key sees."""
+class AliasList(Page):
+    """Aliases that the key sees, by name: an `id` is an alias."""
 
-    object: Literal["list"] = "list"
     data: list[AliasSummaryOut]
 
 

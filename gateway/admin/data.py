@@ -10,7 +10,7 @@ from typing import Annotated, Any, BinaryIO
 
 import msgspec
 from anyio import from_thread
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 from sqlalchemy import RowMapping
@@ -33,13 +33,14 @@ from gateway.admin.data_schemas import (
     ImportOut,
     LineageOut,
 )
-from gateway.admin.schemas import ErrorBody
+from gateway.admin.schemas import ErrorBody, Limit, paged
 from gateway.admin.sources import MULTIPART_SLACK, bounded
 from gateway.errors import BodyTooLarge, InvalidRequest
 from gateway.registry.errors import AliasNotFound
 from gateway.registry.snapshot import Key
 
 JSONL = "application/jsonl"
+_DIGEST = "^[0-9a-f]{64}$"
 _LINES_AT_ONCE = 100
 _FLAGS = {"": False, "false": False, "0": False, "true": True, "1": True}
 _FORM = {
@@ -61,7 +62,7 @@ _FORM = {
 
 Reader = Annotated[Key, Depends(needs(*READERS))]
 Keeper = Annotated[Key, Depends(needs(*PUBLISHERS))]
-Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
+Digest = Annotated[str, Path(pattern=_DIGEST)]
 
 
 def _data(behind: Annotated[Backstage, Depends(backstage)]) -> DataStore:
@@ -263,12 +264,18 @@ def build(body: DatasetRequest, key: Keeper, data: Data, response: Response) -> 
     return DatasetOut.of(made.row)
 
 
-def list_datasets(key: Reader, data: Data, alias: str | None = None) -> DatasetList:
+def list_datasets(
+    key: Reader,
+    data: Data,
+    alias: str | None = None,
+    limit: Limit = 100,
+    after: Annotated[str | None, Query(pattern=_DIGEST)] = None,
+) -> DatasetList:
     """List data sets, the newest first."""
     if alias is not None:
         check_sees(key, alias)
-    found = data.datasets(key.tenant, alias)
-    return DatasetList(data=[DatasetOut.of(row) for row in found if sees(key, row["alias"])])
+    found = data.datasets(key.tenant, alias, limit + 1, aliases=key.aliases, after=after)
+    return DatasetList(**paged([DatasetOut.of(row) for row in found], limit, "digest"))
 
 
 def get_dataset(digest: Digest, key: Reader, data: Data) -> DatasetOut:

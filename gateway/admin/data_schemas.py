@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 from sqlalchemy import RowMapping
@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping
 from feedback.data.golden import GoldenItem, GoldenSet
 from feedback.data.imports import Imported
 from feedback.data.rows import MAX_TEXT
-from gateway.admin.schemas import Asked, Told
+from gateway.admin.schemas import Asked, Page, Told
 
 # PostgreSQL keeps no NUL.
 Text = Annotated[str, Field(max_length=MAX_TEXT, pattern=r"^[^\x00]*$")]
@@ -143,10 +143,9 @@ class DatasetOut(Told):
         )
 
 
-class DatasetList(Told):
-    """Data sets, the newest first."""
+class DatasetList(Page):
+    """Data sets, the newest first: an `id` is a digest."""
 
-    object: Literal["list"] = "list"
     data: list[DatasetOut]
 
 

@@ -15,6 +15,7 @@ from gateway.admin.erasures_schemas import (
     ErasureRecordOut,
     ErasureRequest,
 )
+from gateway.admin.schemas import Limit, paged
 from gateway.errors import PermissionDenied
 from gateway.registry.snapshot import Key
 
@@ -52,12 +53,15 @@ def erase(body: ErasureRequest, key: Admin, behind: Behind) -> ErasureOut:
 
 
 def list_erasures(
-    key: Admin, behind: Behind, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    key: Admin,
+    behind: Behind,
+    limit: Limit = 100,
+    after: Annotated[str | None, Query(max_length=100, pattern="^[0-9a-z-]+$")] = None,
 ) -> ErasureList:
     """Give the record of erasures, the newest first. It holds no text of anybody's."""
     _check_whole(key)
-    found = Eraser(behind.database).record(key.tenant, limit)
-    return ErasureList(data=[ErasureRecordOut.of(lines) for lines in found])
+    found = Eraser(behind.database).record(key.tenant, limit + 1, after)
+    return ErasureList(**paged([ErasureRecordOut.of(lines) for lines in found], limit))
 
 
 def _check_whole(key: Key) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, StrictInt
 from sqlalchemy import RowMapping
 
 from feedback.erasure.service import Erased
-from gateway.admin.schemas import MAX_INT, Asked, Told
+from gateway.admin.schemas import MAX_INT, Asked, Page, Told
 from gateway.registry.ancestry import Trained
 
 MOST = 1000
@@ -149,8 +149,7 @@ class ErasureRecordOut(Told):
         )
 
 
-class ErasureList(Told):
+class ErasureList(Page):
     """The record of erasures, the newest first."""
 
-    object: Literal["list"] = "list"
     data: list[ErasureRecordOut]

@@ -27,7 +27,7 @@ from gateway.admin.jobs_schemas import (
     StageRequest,
     State,
 )
-from gateway.admin.schemas import MAX_INT, ErrorBody, Line
+from gateway.admin.schemas import MAX_INT, AfterId, ErrorBody, Limit, Line, paged
 from gateway.errors import BodyTooLarge, InvalidRequest
 from gateway.registry.errors import AliasNotFound
 from gateway.registry.snapshot import Key
@@ -35,6 +35,7 @@ from gateway.registry.snapshot import Key
 Trainer = Annotated[Key, Depends(needs(*PUBLISHERS))]
 Behind = Annotated[Backstage, Depends(backstage)]
 Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
+_JOB_ID = "^[0-9a-z-]+$"
 MAX_EVALUATION = 8 * 1024 * 1024
 
 
@@ -50,7 +51,7 @@ JobStore = Annotated[Jobs, Depends(_jobs)]
 
 
 def _job_id(
-    job_id: Annotated[str, Path(max_length=100, pattern="^[0-9a-z-]+$")],
+    job_id: Annotated[str, Path(max_length=100, pattern=_JOB_ID)],
     key: Trainer,
     jobs: JobStore,
 ) -> str:
@@ -116,11 +117,12 @@ def list_jobs(
     jobs: JobStore,
     alias: Filter = None,
     state: State | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    limit: Limit = 50,
+    after: Annotated[str | None, Query(max_length=100, pattern=_JOB_ID)] = None,
 ) -> JobList:
     """List jobs, the newest first."""
-    found = jobs.find(key.tenant, alias, state, limit, aliases=key.aliases)
-    return JobList(data=[JobOut.of(job) for job in found])
+    found = jobs.find(key.tenant, alias, state, limit + 1, aliases=key.aliases, after=after)
+    return JobList(**paged([JobOut.of(job) for job in found], limit))
 
 
 def get_job(job_id: JobId, key: Trainer, jobs: JobStore) -> JobOut:
@@ -197,10 +199,16 @@ def add_gate(body: GateRequest, key: Trainer, reports: ReportStore) -> GateOut:
     return GateOut.of(reports.add_gate(key.tenant, body.model_dump()))
 
 
-def list_gates(key: Trainer, reports: ReportStore, alias: Filter = None) -> GateList:
+def list_gates(
+    key: Trainer,
+    reports: ReportStore,
+    alias: Filter = None,
+    limit: Limit = 100,
+    after: AfterId = None,
+) -> GateList:
     """List gates' reports, the newest first."""
-    found = reports.gates(key.tenant, alias)
-    return GateList(data=[GateOut.of(row) for row in found if sees(key, row["alias"])])
+    found = reports.gates(key.tenant, alias, limit + 1, aliases=key.aliases, after=after)
+    return GateList(**paged([GateOut.of(row) for row in found], limit))
 
 
 def get_gate(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from sqlalchemy import RowMapping
 
-from gateway.admin.schemas import Asked, Line, Number, Told
+from gateway.admin.schemas import Asked, Line, Number, Page, Told
 
 Name = Annotated[Line, Field(min_length=1)]
 # A trainer's job must end however long its trouble's text is, and PostgreSQL refuses NUL.
@@ -87,10 +87,9 @@ class JobOut(Told):
         return cls(**{name: row[name] for name in cls.model_fields})
 
 
-class JobList(Told):
+class JobList(Page):
     """Jobs, the newest first."""
 
-    object: Literal["list"] = "list"
     data: list[JobOut]
 
 
@@ -123,10 +122,9 @@ class GateOut(Told):
         return cls(**{name: row[name] for name in cls.model_fields})
 
 
-class GateList(Told):
+class GateList(Page):
     """Gate reports, the newest first."""
 
-    object: Literal["list"] = "list"
     data: list[GateOut]
 
 

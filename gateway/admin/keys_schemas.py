@@ -7,15 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.admin.schemas import MAX_INT, Asked, Line, Told
+from gateway.admin.schemas import MAX_INT, Asked, Line, Page, Told
 from gateway.registry.records import KeyInfo
 from gateway.registry.snapshot import Key, KeyLimits, Priority
+
+Role = Literal["app", "reviewer", "trainer", "admin"]
 
 
 class LimitsBody(Asked):
     """What a key may use; null is no limit. A budget is for a calendar day or month in UTC.
 
-    `priority` is whose calls go first while all workers are full.
+    `priority` is whose calls go first while all workers are full; `max_parallel` bounds the calls
+    at once in each gateway.
     """
 
     requests_per_minute: int | None = Field(None, ge=1, le=MAX_INT)
@@ -23,6 +26,7 @@ class LimitsBody(Asked):
     token_budget: int | None = Field(None, ge=1, le=2**53)
     budget_period: Literal["day", "month"] = "month"
     priority: Priority = "normal"
+    max_parallel: int | None = Field(None, ge=1, le=MAX_INT)
 
     @property
     def limits(self) -> KeyLimits:
@@ -40,9 +44,17 @@ class KeyRequest(LimitsBody):
     """A key to make. `aliases` null allows every alias of the tenant."""
 
     owner: Annotated[Line, Field(min_length=1)]
-    role: Literal["app", "reviewer", "trainer", "admin"] = "app"
+    role: Role = "app"
     aliases: list[str] | None = Field(None, max_length=1000)
     purpose: Literal["serve", "evaluation"] = "serve"
+    expires_at: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+
+class KeyChange(LimitsBody):
+    """What is to change of a key; what is left out stays as it is."""
+
+    owner: Annotated[Line, Field(min_length=1)] = ""
+    aliases: list[str] | None = Field(None, max_length=1000)
     expires_at: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 
@@ -63,6 +75,7 @@ class KeyOut(Told):
     token_budget: int | None
     budget_period: str
     priority: Priority
+    max_parallel: int | None
     account: int
 
     @classmethod
@@ -84,6 +97,29 @@ class KeyOut(Told):
         )
 
 
+class BudgetOut(Told):
+    """The tokens of a budget's running day or month, which began on the day `since` (UTC).
+
+    `used` is what is in the usage: calls under way are not, nor those of the last seconds.
+    """
+
+    since: str
+    ends_at: float
+    used: int
+    left: int
+
+    @classmethod
+    def of(cls, budget: int, used: int, since: str, ends_at: float) -> BudgetOut:
+        """Tell what is left; the last call may have gone past it."""
+        return cls(since=since, ends_at=ends_at, used=used, left=max(0, budget - used))
+
+
+class KeyDetailOut(KeyOut):
+    """A key with what is left of its budget; null where it has none."""
+
+    budget: BudgetOut | None
+
+
 class NewKeyOut(Told):
     """A new key. `key` is the secret, shown this once."""
 
@@ -99,6 +135,7 @@ class NewKeyOut(Told):
     token_budget: int | None
     budget_period: str
     priority: Priority
+    max_parallel: int | None
     account: int
 
     @classmethod
@@ -117,8 +154,7 @@ class NewKeyOut(Told):
         )
 
 
-class KeyList(Told):
-    """Every key of the tenant, the revoked ones too."""
+class KeyList(Page):
+    """Keys of the tenant, the oldest first, the revoked ones too."""
 
-    object: Literal["list"] = "list"
     data: list[KeyOut]

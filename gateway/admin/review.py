@@ -11,7 +11,7 @@ from feedback.corrections import scrubbed_decision
 from feedback.review import Item, ReviewDesk
 from gateway.admin.access import REVIEWERS, Backstage, actor_of, backstage, check_sees, needs
 from gateway.admin.review_schemas import DecisionRequest, ReviewItemOut, ReviewList
-from gateway.admin.schemas import MAX_INT, ErrorBody
+from gateway.admin.schemas import MAX_INT, ErrorBody, paged
 from gateway.registry.names import PATTERN
 from gateway.registry.snapshot import Key
 
@@ -57,8 +57,7 @@ def queue(
     wanted = {"alias": alias, "reason": reason, "status": status if status != "all" else None}
     filters = {name: value for name, value in wanted.items() if value is not None}
     found = desk.queue(key.tenant, filters, aliases=key.aliases, after=after, limit=limit + 1)
-    shown = [ReviewItemOut.of(item) for item in found[:limit]]
-    return ReviewList(data=shown, has_more=len(found) > limit)
+    return ReviewList(**paged([ReviewItemOut.of(item) for item in found], limit))
 
 
 def get_item(item_id: ItemId, key: Reviewer, desk: Desk) -> ReviewItemOut:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from feedback.review import Decision, Item
-from gateway.admin.schemas import Asked, Told
+from gateway.admin.schemas import Asked, Page, Told
 
 Score = Annotated[float, Field(ge=0, le=1)]
 
@@ -77,9 +77,7 @@ class ReviewItemOut(Told):
         )
 
 
-class ReviewList(Told):
+class ReviewList(Page):
     """Items, the most pressing first; the next page begins `after` the last one's id."""
 
-    object: Literal["list"] = "list"
     data: list[ReviewItemOut]
-    has_more: bool

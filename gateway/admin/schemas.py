@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 MAX_INT = 2**31 - 1  # what the database takes
@@ -18,6 +20,12 @@ NumberOrBase = Annotated[
 Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
+Limit = Annotated[int, Query(ge=1, le=1000, description="entries of a page, at most")]
+AfterId = Annotated[
+    int | None, Query(ge=1, le=MAX_INT, description="the `last_id` of the page before")
+]
+
+
 class Asked(BaseModel):
     """A body that is asked with: a field that is not known is refused."""
 
@@ -28,6 +36,30 @@ class Told(BaseModel):
     """A body that is answered with."""
 
     model_config = ConfigDict(frozen=True)
+
+
+class Page(Told):
+    """A part of a list, in its order. Where `has_more`, the next begins `after` the `last_id`."""
+
+    object: Literal["list"] = "list"
+    first_id: int | str | None
+    last_id: int | str | None
+    has_more: bool
+
+
+def paged(found: Sequence[Any], limit: int, name: str = "id") -> dict[str, Any]:
+    """Give a page's fields; one more than `limit` was looked for, to tell whether there is more.
+
+    `name` is the field of an entry that tells it from others.
+    """
+    shown = list(found[:limit])
+    ids = [getattr(one, name) for one in shown]
+    return {
+        "data": shown,
+        "first_id": ids[0] if ids else None,
+        "last_id": ids[-1] if ids else None,
+        "has_more": len(found) > limit,
+    }
 
 
 class ErrorDetail(Told):

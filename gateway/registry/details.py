@@ -6,16 +6,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, Select, or_, select
 
 from gateway.registry.names import model_name
 from gateway.registry.records import (
+    EVERY_ALIAS,
     OPTIONS,
     AliasDetail,
     AliasMove,
     Seen,
     StateChange,
     VersionDetail,
+    WantedAliases,
 )
 from gateway.registry.repository import (
     Locate,
@@ -47,20 +49,39 @@ from gateway.registry.tables import (
 _ALIVE = frozenset(VersionState) - {VersionState.RETIRED, VersionState.REJECTED}
 
 
+_LEADS = ("stable_version_id", "previous_version_id", "candidate_version_id")
+
+
 def overview(
-    connection: Connection, tenant: str, locate: Locate = str
+    connection: Connection, tenant: str, wanted: WantedAliases, locate: Locate = str
 ) -> tuple[tuple[Alias, tuple[Version, ...]], ...]:
-    """Give all aliases that the tenant sees with their versions: two queries, however many."""
+    """Give aliases that the tenant sees with their versions: two queries, however many."""
+    mine = select(ALIASES).where(ALIASES.c.tenant.in_((tenant, BASE_TENANT)))
+    page = _narrowed(mine, wanted).order_by(ALIASES.c.name).limit(wanted.limit)
+    found = connection.execute(page).all()
     query = version_query().where(VERSIONS.c.tenant.in_((tenant, BASE_TENANT)))
+    if wanted != EVERY_ALIAS:
+        # An alias may lead to a version of another one: of the base.
+        led = {getattr(row, column) for row in found for column in _LEADS}
+        named = VERSIONS.c.alias.in_([row.name for row in found])
+        query = query.where(or_(named, VERSIONS.c.id.in_(led - {None})))
     rows = connection.execute(query.order_by(VERSIONS.c.number))
     versions = {row.id: version_of(row, locate) for row in rows}
     by_alias: defaultdict[str, list[Version]] = defaultdict(list)
     for version in versions.values():
         by_alias[version.alias].append(version)
-    found = connection.execute(
-        select(ALIASES).where(ALIASES.c.tenant.in_((tenant, BASE_TENANT))).order_by(ALIASES.c.name)
-    )
     return tuple((alias_of(row, versions), tuple(by_alias[row.name])) for row in found)
+
+
+def _narrowed(query: Select[Any], wanted: WantedAliases) -> Select[Any]:
+    name = ALIASES.c.name
+    if wanted.names is not None:
+        query = query.where(name.in_(wanted.names))
+    if wanted.prefix:
+        query = query.where(name.startswith(wanted.prefix, autoescape=True))
+    if wanted.after is not None:
+        query = query.where(name > wanted.after)
+    return query
 
 
 def describe(connection: Connection, alias: Alias, locate: Locate = str) -> AliasDetail:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gateway.registry.snapshot import Alias, Key, Placement, Version, VersionState
 
@@ -13,6 +13,7 @@ LIVE_GATEWAY_S = 8.0
 than a call waits for an adapter: so one that needs another's place comes through all the same."""
 ROLES = ("app", "reviewer", "trainer", "admin")
 PURPOSES = ("serve", "evaluation")
+KeyState = Literal["valid", "expired", "revoked"]
 OPTIONS = "options"
 """The kind of a line in an alias's record that tells of new options."""
 
@@ -33,6 +34,33 @@ class KeyInfo:
     prefix: str
     created_at: float
     revoked_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class WantedKeys:
+    """Which keys a list is to have, from beyond the id `after`; None leaves a field open."""
+
+    owner: str | None = None
+    role: str | None = None
+    state: KeyState | None = None
+    after: int | None = None
+    limit: int | None = None
+
+
+EVERY_KEY = WantedKeys()
+
+
+@dataclass(frozen=True, slots=True)
+class WantedAliases:
+    """Which aliases a list is to have, from beyond the name `after`; None leaves a field open."""
+
+    names: frozenset[str] | None = None
+    prefix: str = ""
+    after: str | None = None
+    limit: int | None = None
+
+
+EVERY_ALIAS = WantedAliases()
 
 
 @dataclass(frozen=True, slots=True)

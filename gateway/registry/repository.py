@@ -286,6 +286,7 @@ def key_of(row: Row[Any]) -> Key:
             row.token_budget,
             row.budget_period,
             row.priority,
+            row.max_parallel,
         ),
         account=row.account or row.id,
     )

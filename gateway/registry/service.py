@@ -22,7 +22,7 @@ from gateway.registry.merged_models import inspect_merged
 from gateway.registry.moves import Moves
 from gateway.registry.names import check_name
 from gateway.registry.receiving import Draft, Source, is_model
-from gateway.registry.records import AliasDetail, Registered
+from gateway.registry.records import EVERY_ALIAS, AliasDetail, Registered, WantedAliases
 from gateway.registry.serving_options import ServingOptions
 from gateway.registry.snapshot import (
     BASE_ALIAS,
@@ -289,7 +289,9 @@ class Registry(Keys, Fleet, Moves, ServingOptions, Ancestry):
                 connection, self._alias(connection, tenant, name), self._storage.locate
             )
 
-    def overview(self, tenant: str) -> tuple[tuple[Alias, tuple[Version, ...]], ...]:
-        """Give every alias that the tenant sees with its versions, by name and number."""
+    def overview(
+        self, tenant: str, wanted: WantedAliases = EVERY_ALIAS
+    ) -> tuple[tuple[Alias, tuple[Version, ...]], ...]:
+        """Give the aliases that the tenant sees with their versions, by name and number."""
         with self._read() as connection:
-            return details.overview(connection, tenant, self._storage.locate)
+            return details.overview(connection, tenant, wanted, self._storage.locate)

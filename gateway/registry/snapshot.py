@@ -165,7 +165,8 @@ PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 class KeyLimits:
     """What a key may use; None is no limit. A budget is for a calendar day or month in UTC.
 
-    `priority` tells who goes first where calls wait for room on the workers.
+    `priority` tells who goes first where calls wait for room on the workers. `max_parallel` bounds
+    the calls at once in one gateway.
     """
 
     requests_per_minute: int | None = None
@@ -173,10 +174,11 @@ class KeyLimits:
     token_budget: int | None = None
     budget_period: str = "month"
     priority: Priority = "normal"
+    max_parallel: int | None = None
 
     @property
     def any(self) -> bool:
-        """Whether there is a limit at all; a priority is none."""
+        """Whether anything is counted over a time; calls at once and a priority are not."""
         return (self.requests_per_minute, self.tokens_per_minute, self.token_budget) != _UNLIMITED
 
 

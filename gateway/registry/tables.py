@@ -47,6 +47,7 @@ class KeyRow(Base):
     """An API key; only its digest is kept. `aliases` null means every alias of the tenant."""
 
     __tablename__ = "api_keys"
+    __table_args__ = (Index(None, "tenant", "idempotency_key", unique=True),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     tenant: Mapped[str] = mapped_column(index=True)
@@ -65,6 +66,8 @@ class KeyRow(Base):
     budget_period: Mapped[str] = mapped_column(server_default="month")
     account: Mapped[int | None] = mapped_column(index=True)
     priority: Mapped[str] = mapped_column(server_default="normal")
+    max_parallel: Mapped[int | None]
+    idempotency_key: Mapped[str | None]
 
 
 class VersionRow(Base):

@@ -17,7 +17,8 @@ from feedback.outbox import Outbox
 from feedback.scrub import Scrubber
 from feedback.usage import tokens_of
 from gateway.errors import Overloaded, StoreUnavailable, Unauthenticated
-from gateway.limiting import Limiter
+from gateway.limiting import Grant, Limiter
+from gateway.parallel import Parallel
 from gateway.registry.service import Registry
 from gateway.registry.snapshot import Key
 from gateway.serving.keeper import SnapshotKeeper
@@ -39,6 +40,7 @@ class Serving:
         self.registry = registry
         self.metrics = Metrics()
         self.limiter = Limiter(settings.limits.store, self._spent)
+        self.parallel = Parallel(settings.limits.max_parallel)
         self.in_flight = 0
         self.outbox: Outbox | None = None
         self.desk: Desk | None = None
@@ -133,22 +135,34 @@ class Serving:
 
     @asynccontextmanager
     async def granted(
-        self, key: Key, tokens: int, headers: list[Header], used: Callable[[], int]
+        self,
+        key: Key,
+        tokens: int,
+        headers: list[Header],
+        used: Callable[[], int],
+        *,
+        takes_room: bool = True,
     ) -> AsyncIterator[None]:
         """Hold a call to its key's limits: so many tokens are reserved, and settled at its end.
 
         `headers` gets OpenAI's rate-limit headers. A call of no tokens is held to the requests a
-        minute only. Raises `Overloaded` or `LimitsUnavailable`.
+        minute and to the calls at once only, and without `takes_room` not to the latter. Raises
+        `Overloaded` or `LimitsUnavailable`.
         """
-        if not key.limits.any or key.purpose == "evaluation":
-            yield
-            return
-        grant = await self.limiter.take(key, tokens)
-        headers += grant.headers
+        grant: Grant | None = None
+        if takes_room:
+            self.parallel.enter(key)
         try:
+            if key.limits.any and key.purpose != "evaluation":
+                grant = await self.limiter.take(key, tokens)
+                headers += grant.headers
             yield
         finally:
-            await self.limiter.settle(grant, used())
+            # First of all: who has an answer may call again, while settling waits for Redis.
+            if takes_room:
+                self.parallel.leave(key)
+            if grant is not None:
+                await self.limiter.settle(grant, used())
 
     async def _spent(self, account: int, since: str) -> int:
         """Look up what an account has used. Raises `StoreUnavailable`."""

@@ -92,14 +92,15 @@ def test_keys_are_limited_and_rotated(tmp_path: Path, monkeypatch: pytest.Monkey
     limits = ["--requests-per-minute", "60", "--token-budget", "5000", "--budget-period", "day"]
     secret = run(cli, ["keys", "create", "--owner", "shop", *limits]).output.strip()
     assert "shop  60 requests/min, 5000 tokens/day\n" in run(cli, ["keys", "list"]).output
-    limited = run(cli, ["keys", "limit", "1", "--tokens-per-minute", "9000"])
-    assert limited.output == f"{secret[:12]}…  9000 tokens/min\n"
+    limits = ["--tokens-per-minute", "9000", "--max-parallel", "8"]
+    limited = run(cli, ["keys", "limit", "1", *limits])
+    assert limited.output == f"{secret[:12]}…  9000 tokens/min, 8 calls at once\n"
     rotated = run(cli, ["keys", "rotate", "1", "--hours", "48"]).output.strip()
     assert rotated.startswith("sk-")
     old, new = run(cli, ["keys", "list"]).output.splitlines()
     assert "until 20" in old
     assert "valid" in new
-    assert new.endswith("9000 tokens/min")
+    assert new.endswith("9000 tokens/min, 8 calls at once")
     assert run(cli, ["keys", "limit", "1"]).output.endswith("no limits\n")
     assert "tokens/min" not in run(cli, ["keys", "list"]).output  # nor of the rotated one
     refused = run(cli, ["keys", "create", "--evaluation", "--token-budget", "5"])

@@ -175,6 +175,17 @@ def test_list_shows_pins(gateway: Gateway) -> None:
     assert [line.endswith("pinned to 1 worker") for line in lines] == [False, False, True]
 
 
+def test_list_shows_all_pages(gateway: Gateway) -> None:
+    pages = [
+        {"data": [{"alias": name, "stable": 0, "versions": []}], "has_more": more, "last_id": name}
+        for name, more in (("a", True), ("b", True), ("c", False))
+    ]
+    gateway.answers["GET /admin/v1/adapters"] = [httpx.Response(200, json=one) for one in pages]
+    shown = CliRunner().invoke(cli, ["adapters", "list"]).output
+    assert [line[0] for line in shown.splitlines()] == ["a", "b", "c"]
+    assert gateway.queries == [{}, {"after": "a"}, {"after": "b"}]
+
+
 def test_list_tells_a_merged_model(gateway: Gateway) -> None:
     gateway.answers["GET /admin/v1/adapters/support"] = [alias("candidate", kind="merged")]
     result = CliRunner().invoke(cli, ["adapters", "list", "support"])

@@ -57,6 +57,7 @@ TABLE = {
     "GET /admin/v1/policies": ADMINS,
     "GET /admin/v1/keys": ADMINS,
     "POST /admin/v1/keys": ADMINS,
+    "GET /admin/v1/keys/{key_id}": ADMINS,
     "PATCH /admin/v1/keys/{key_id}": ADMINS,
     "DELETE /admin/v1/keys/{key_id}": ADMINS,
     "POST /admin/v1/keys/{key_id}/rotate": ADMINS,

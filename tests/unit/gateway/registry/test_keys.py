@@ -67,7 +67,9 @@ def test_what_is_no_key(registry: Registry) -> None:
     assert registry.snapshot().keys == {}
 
 
-LIMITS = KeyLimits(requests_per_minute=60, tokens_per_minute=9000, token_budget=10**12)
+LIMITS = KeyLimits(
+    requests_per_minute=60, tokens_per_minute=9000, token_budget=10**12, max_parallel=8
+)
 
 
 def test_limits_are_kept_and_replaced(registry: Registry) -> None:
@@ -126,8 +128,8 @@ def test_a_key_for_evaluation_has_no_limits(registry: Registry) -> None:
         purpose="evaluation",
         limits=KeyLimits(priority="low"),  # which holds for it too
     )
-    limits = KeyLimits(tokens_per_minute=5, token_budget=9)
-    with pytest.raises(InvalidRequest, match="leave out tokens_per_minute, token_budget") as found:
+    limits = KeyLimits(tokens_per_minute=5, max_parallel=9)
+    with pytest.raises(InvalidRequest, match="leave out tokens_per_minute, max_parallel") as found:
         registry.limit_key("default", key.id, limits)
     assert found.value.param == "tokens_per_minute"
     with pytest.raises(InvalidRequest, match="is not limited"):
