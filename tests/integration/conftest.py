@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway.settings import WorkerSettings
@@ -20,6 +21,7 @@ from . import stack as stacks
 from .stack import Process, Stack
 
 MakeStack = Callable[..., Stack]
+Keys = Callable[..., httpx.Client]
 
 
 def listens(path: Path) -> bool:
@@ -111,3 +113,22 @@ def make_stack(tmp_path: Path, guard_socket: Path) -> Iterator[MakeStack]:
             return stack.start() if start else stack
 
         yield make
+
+
+@pytest.fixture
+def keys(live: Live, stub: StubWorker) -> Iterator[Keys]:
+    """Makes clients whose key has these limits; the worker offers every route."""
+    stub.worker.pooling = True
+    opened: list[httpx.Client] = []
+
+    def make(**limits: Any) -> httpx.Client:
+        with live.admin() as admin:
+            made = admin.post("/admin/v1/keys", json={"owner": "limited", **limits})
+        assert made.status_code == 201, made.text
+        opened.append(live.http(made.json()["key"]))
+        return opened[-1]
+
+    yield make
+    stub.worker.pooling = False
+    for client in opened:
+        client.close()

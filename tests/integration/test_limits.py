@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import socket
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +17,7 @@ from tests.acceptance.refusals_suite import assert_openai_error
 from tests.stub.script import Script
 from tests.stub.server import StubWorker
 
+from .conftest import Keys
 from .wire import CHAT, RESPONSES, ROUTES, TEXT, body_for, events_of
 
 PLENTY = 1_000_000
@@ -36,26 +36,6 @@ CASES = [
     ("/v1/feedback", {"rating": "up"}, False),
 ]
 IDS = [f"{path}{' streamed' if body.get('stream') else ''}" for path, body, _ in CASES]
-Keys = Callable[..., httpx.Client]
-
-
-@pytest.fixture
-def keys(live: Live, stub: StubWorker) -> Iterator[Keys]:
-    """Makes clients whose key has these limits; the worker offers every route."""
-    stub.worker.pooling = True
-    opened: list[httpx.Client] = []
-
-    def make(**limits: Any) -> httpx.Client:
-        with live.admin() as admin:
-            made = admin.post("/admin/v1/keys", json={"owner": "limited", **limits})
-        assert made.status_code == 201, made.text
-        opened.append(live.http(made.json()["key"]))
-        return opened[-1]
-
-    yield make
-    stub.worker.pooling = False
-    for client in opened:
-        client.close()
 
 
 def within_one_minute(seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -10,35 +10,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.live import Live, wait_for
+from tests.acceptance.live import wait_for
 from tests.acceptance.refusals_suite import assert_openai_error
 from tests.stub.script import Script
 from tests.stub.server import StubWorker
 
+from .conftest import Keys
 from .wire import CHAT, ROUTES, body_for
 
 LONG = "The train leaves at noon and arrives in the evening. " * 40
 PASSES = {"model": "support", "input": "a"}
-Key = Callable[..., httpx.Client]
-
-
-@pytest.fixture
-def key(live: Live, stub: StubWorker) -> Iterator[Key]:
-    """Makes a client whose key has these limits; the worker offers every route."""
-    stub.worker.pooling = True
-    opened: list[httpx.Client] = []
-
-    def make(**limits: Any) -> httpx.Client:
-        with live.admin() as admin:
-            made = admin.post("/admin/v1/keys", json={"owner": "bounded", **limits})
-        assert made.status_code == 201, made.text
-        opened.append(live.http(made.json()["key"]))
-        return opened[-1]
-
-    yield make
-    stub.worker.pooling = False
-    for client in opened:
-        client.close()
 
 
 @contextmanager
@@ -66,9 +47,9 @@ CALLS = [
 
 @pytest.mark.parametrize(("path", "body"), CALLS)
 def test_one_more_is_refused_until_the_client_of_the_first_has_left(
-    key: Key, stub: StubWorker, path: str, body: dict[str, Any]
+    keys: Keys, stub: StubWorker, path: str, body: dict[str, Any]
 ) -> None:
-    client = key(max_parallel=1)
+    client = keys(max_parallel=1)
     with held(client, stub, path, body) as call:
         for other, more in ((CHAT, body_for(CHAT, "support", "x")), ("/v1/embeddings", PASSES)):
             refused = client.post(other, json=more)
@@ -80,8 +61,8 @@ def test_one_more_is_refused_until_the_client_of_the_first_has_left(
     assert wait_for(lambda: free(client), 10)
 
 
-def test_other_keys_are_not_held_up(key: Key, stub: StubWorker) -> None:
-    client, other = key(max_parallel=1), key(max_parallel=1)
+def test_other_keys_are_not_held_up(keys: Keys, stub: StubWorker) -> None:
+    client, other = keys(max_parallel=1), keys(max_parallel=1)
     with held(client, stub, CHAT, body_for(CHAT, "support", "Hello")):
         stub.script = Script()
         assert free(other)
@@ -100,9 +81,9 @@ def test_other_keys_are_not_held_up(key: Key, stub: StubWorker) -> None:
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_call_that_has_ended_counts_no_more(
-    key: Key, stub: StubWorker, script: Script, stream: bool
+    keys: Keys, stub: StubWorker, script: Script, stream: bool
 ) -> None:
-    client = key(max_parallel=1)
+    client = keys(max_parallel=1)
     stub.script = script
     for _ in range(2):
         body = body_for(CHAT, "support", "Hello", stream=stream, max_tokens=4000)
@@ -111,8 +92,8 @@ def test_a_call_that_has_ended_counts_no_more(
     assert free(client)
 
 
-def test_feedback_is_never_one_too_many(key: Key, stub: StubWorker) -> None:
-    client, body = key(max_parallel=1), body_for(CHAT, "support", "Hello")
+def test_feedback_is_never_one_too_many(keys: Keys, stub: StubWorker) -> None:
+    client, body = keys(max_parallel=1), body_for(CHAT, "support", "Hello")
     flag = {"response_id": client.post(CHAT, json=body).json()["id"], "rating": "down"}
     with held(client, stub, CHAT, body):
         assert client.post("/v1/feedback", json=flag).status_code == 200
