@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from gateway.registry.snapshot import Key, Version
 from gateway.serving.answers import Usage
+from gateway.serving.attempts import Attempts
 from gateway.serving.dialects import joined, translated
 from gateway.serving.queue import lowered
 from gateway.serving.requests import ChatRequest, CompletionRequest
@@ -112,9 +113,8 @@ class Draft:
 
     `version` answers: the one that was `wanted`, which is None then, or one of its `fallbacks`.
     `shadow` gets a copy of the call once the answer has ended; `asked` is when the worker that
-    answers was asked, on the monotonic clock; `refusals` counts workers that failed the call,
-    `turned_away` those that were full; `dropped` are fields of its answer that nothing here knows,
-    where they were looked for.
+    answers was asked, on the monotonic clock; `attempts` were made with `version`; `dropped` are
+    fields of its answer that nothing here knows, where they were looked for.
     """
 
     call: Call
@@ -132,8 +132,7 @@ class Draft:
     flagged: bool = False
     outcome: str = _CLIENT_GONE
     sent: bool = False
-    refusals: int = 0
-    turned_away: int = 0
+    attempts: Attempts = field(default_factory=Attempts)
     body: bytes = b""
     shadow: Version | None = None
     asked: float = 0.0
@@ -211,7 +210,7 @@ class Draft:
         self.wanted = self.wanted or self.version
         self.version, self.id = version, response_id
         self.target = self.turn = self.first_token = self.shadow = None
-        self.refusals = self.turned_away = 0
+        self.attempts = Attempts()
 
     @property
     def elapsed(self) -> float:

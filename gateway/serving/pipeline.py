@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,12 +15,12 @@ from gateway.errors import (
     GatewayError,
     GuardsUnavailable,
     NoWorker,
-    Overloaded,
     Saturated,
     UpstreamFailed,
 )
 from gateway.registry.snapshot import Version
 from gateway.serving.affinity import affinity
+from gateway.serving.attempts import verdict
 from gateway.serving.call import Call, Draft
 from gateway.serving.events import Event
 from gateway.serving.ids import cache_salt, mint
@@ -29,15 +28,14 @@ from gateway.serving.keeper import SnapshotKeeper
 from gateway.serving.options import apply, ask_for_logprobs
 from gateway.serving.prompts import InputQuestion
 from gateway.serving.recorder import Recorder
-from gateway.serving.relay import ALL_FULL, Emit, ModelLost, WorkerFull, WorkerRefused, relay
+from gateway.serving.relay import Emit, relay
 from gateway.serving.resolve import alias_of, resolve, shadow_of
 from gateway.serving.router import Router
 from gateway.serving.shadow import Shadows
 from gateway.serving.turn import Turn
-from gateway.serving.upstream import Upstream, UpstreamError, UpstreamTimeout
+from gateway.serving.upstream import Upstream, UpstreamError
 from gateway.serving.waiting import Resort
 from gateway.settings import GatewaySettings
-from gateway.workers.probe import Observed
 from guardrails.client import JudgeClient
 from guardrails.errors import GuardUnavailable
 from guardrails.policy import Policy
@@ -45,8 +43,6 @@ from guardrails.policy_book import PolicyBook
 from guardrails.stream import OutputGuard
 
 logger = logging.getLogger(__name__)
-
-_REFUSALS = 2
 
 
 @dataclass(slots=True)
@@ -132,7 +128,7 @@ def _record(draft: Draft, policy: Policy, deps: Deps) -> None:
 
 def _outcome(draft: Draft, error: GatewayError) -> str:
     """Name what became of a call; one that a worker refused, and no other could take, failed."""
-    if isinstance(error, NoWorker | Saturated) and draft.refusals:
+    if isinstance(error, NoWorker | Saturated) and draft.attempts.refusals:
         return UpstreamFailed.code
     return error.code or error.type
 
@@ -143,12 +139,13 @@ async def _serve(draft: Draft, policy: Policy, deps: Deps, send: Emit) -> None:
     Raises `NoWorker`, `Saturated` and `UpstreamFailed`.
     """
     deadline = asyncio.get_running_loop().time() + _patience(draft, deps)
-    avoid: dict[str, Observed | None] = {}
     while True:
         try:
-            return await _attempt(draft, policy, deadline, avoid, deps, send)
+            return await _attempt(draft, policy, deadline, deps, send)
         except UpstreamError as error:
-            _consider(draft, error, avoid, deps)
+            assert draft.target is not None  # noqa: S101 (an attempt has failed: there was one)
+            worker = draft.target.worker.name
+            draft.attempts.failed(worker, error, deps.router, sent=draft.sent)
 
 
 def _patience(draft: Draft, deps: Deps) -> float:
@@ -191,7 +188,6 @@ async def _attempt(
     draft: Draft,
     policy: Policy,
     deadline: float,
-    avoid: Mapping[str, Observed | None],
     deps: Deps,
     send: Emit,
 ) -> None:
@@ -201,7 +197,12 @@ async def _attempt(
     turn = Turn(guard, wants_tokens=call.wants_tokens, unary=not call.stream)
     again = affinity(call, draft.version)
     target = await router.begin(
-        draft.version, again, deadline, avoid, draft.standing, _resort(draft, deps)
+        draft.version,
+        again,
+        deadline,
+        draft.attempts.avoid,
+        draft.standing,
+        _resort(draft, deps),
     )
     draft.tries(target, turn)
     answered: bool | None = None
@@ -210,35 +211,8 @@ async def _attempt(
         answered = True
         await send(rest + await turn.end())
     except (UpstreamError, UpstreamFailed) as error:
-        # A worker that forgot an adapter was restarted, which the next probe will show.
-        answered = None if isinstance(error, ModelLost | WorkerFull) else False
+        answered = verdict(error)
         raise
     finally:
         router.end(target, answered)
         draft.judged(guard)
-
-
-def _consider(
-    draft: Draft, error: UpstreamError, avoid: dict[str, Observed | None], deps: Deps
-) -> None:
-    """Take note of a worker's failure; raises where no other try is allowed.
-
-    `Overloaded` where workers take no more calls, else `UpstreamFailed`.
-    """
-    target, router = draft.target, deps.router
-    assert target is not None  # noqa: S101 (an attempt has failed, so there was one)
-    worker = target.worker.name
-    seen = router.observed(worker)
-    if isinstance(error, WorkerFull) and not draft.sent:
-        router.refused(worker)
-        draft.turned_away += 1
-        if draft.turned_away >= _REFUSALS or not router.may_retry():
-            raise Overloaded(ALL_FULL) from error
-        avoid[worker] = seen
-        return
-    router.suspect(worker)
-    slow = isinstance(error, UpstreamTimeout)
-    draft.refusals += slow or isinstance(error, WorkerRefused)
-    if draft.sent or draft.refusals >= _REFUSALS or not router.may_retry():
-        raise UpstreamFailed(f"The worker failed while answering: {error}.") from error
-    avoid[worker] = None if slow else seen

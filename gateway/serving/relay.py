@@ -21,6 +21,7 @@ from gateway.serving.answers import (
     parse_completion,
     parse_error,
 )
+from gateway.serving.attempts import ModelLost, WorkerFull, WorkerRefused
 from gateway.serving.call import Draft
 from gateway.serving.dialects import ALWAYS_STREAMS
 from gateway.serving.dropped import dropped_fields
@@ -35,24 +36,11 @@ Emit = Callable[[list[Event]], Awaitable[None]]
 _DONE = b"[DONE]"
 LOOKED_AT = 1 / 16
 """Share of the answers in which fields that are dropped are looked for: a look costs a reading."""
-ALL_FULL = "The workers take no more calls right now: try again shortly."
 _TOO_LONG = re.compile(
     r"maximum (context|model) length|longer than the maximum|max_model_len"
     r"|exceeds the available context",
     re.IGNORECASE,
 )
-
-
-class WorkerRefused(UpstreamError):
-    """The worker itself is at fault (5xx): another one may answer."""
-
-
-class WorkerFull(UpstreamError):
-    """The worker takes no more calls right now (429): another one may."""
-
-
-class ModelLost(UpstreamError):
-    """The worker does not know the model any more: it has restarted."""
 
 
 async def relay(

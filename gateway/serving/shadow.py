@@ -17,10 +17,11 @@ from feedback.types import Answer, ShadowPair
 from gateway.errors import GatewayError
 from gateway.registry.snapshot import Version
 from gateway.rollout.rule import HARD_FAULTS
+from gateway.serving.attempts import ModelLost, WorkerFull, WorkerRefused
 from gateway.serving.call import Draft
 from gateway.serving.events import Event
 from gateway.serving.recorder import Recorder
-from gateway.serving.relay import ModelLost, WorkerFull, WorkerRefused, relay
+from gateway.serving.relay import relay
 from gateway.serving.router import Router, Target
 from gateway.serving.turn import Turn
 from gateway.serving.upstream import Upstream, UpstreamError, UpstreamTimeout

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import ContextLengthExceeded, NotOffered, Overloaded, UpstreamFailed
+from gateway.errors import ContextLengthExceeded, NotOffered, UpstreamFailed
 from gateway.registry.snapshot import Version
 from gateway.serving.answers import parse_error
+from gateway.serving.attempts import Attempts, verdict
 from gateway.serving.dialects import joined
 from gateway.serving.endpoints import Endpoint
 from gateway.serving.http import (
@@ -29,17 +30,15 @@ from gateway.serving.http import (
 )
 from gateway.serving.ids import cache_salt
 from gateway.serving.pipeline import Deps
-from gateway.serving.relay import ALL_FULL, ModelLost, WorkerFull, WorkerRefused, refusal
+from gateway.serving.relay import refusal
 from gateway.serving.resolve import alias_of, resolve
 from gateway.serving.router import Target
 from gateway.serving.state import Serving
 from gateway.serving.through_forms import Answer, PassForm, Request
-from gateway.serving.upstream import UpstreamError, UpstreamTimeout
+from gateway.serving.upstream import UpstreamError
 from gateway.serving.waiting import Standing, queue_headers
-from gateway.workers.probe import Observed
 
 _encode = msgspec.json.Encoder().encode
-_REFUSALS = 2
 _NO_SUCH_ROUTE = frozenset({404, 405, 501})
 # Routes of the same name that take and give something else.
 _OTHERWISE = {"llamacpp": frozenset({"tokenize", "detokenize"})}
@@ -122,28 +121,15 @@ async def ask(question: Question, deps: Deps) -> Answer:
     worker's call.
     """
     deadline = asyncio.get_running_loop().time() + deps.settings.timeouts.worker_wait
-    avoid: dict[str, Observed | None] = {}
-    refusals = turned_away = 0
+    attempts = Attempts()
     while True:
         target = await deps.router.begin(
-            question.version, question.session, deadline, avoid, question.standing
+            question.version, question.session, deadline, attempts.avoid, question.standing
         )
-        seen = deps.router.observed(target.worker.name)
         try:
             return await _attempt(question, target, deps)
-        except WorkerFull as error:
-            deps.router.refused(target.worker.name)
-            turned_away += 1
-            if turned_away >= _REFUSALS or not deps.router.may_retry():
-                raise Overloaded(ALL_FULL) from error
-            avoid[target.worker.name] = seen
         except UpstreamError as error:
-            deps.router.suspect(target.worker.name)
-            slow = isinstance(error, UpstreamTimeout)
-            refusals += slow or isinstance(error, WorkerRefused)
-            if refusals >= _REFUSALS or not deps.router.may_retry():
-                raise UpstreamFailed(f"The worker failed while answering: {error}.") from error
-            avoid[target.worker.name] = None if slow else seen
+            attempts.failed(target.worker.name, error, deps.router)
 
 
 async def _attempt(question: Question, target: Target, deps: Deps) -> Answer:
@@ -161,7 +147,7 @@ async def _attempt(question: Question, target: Target, deps: Deps) -> Answer:
         answered = True
         return parsed
     except (UpstreamError, UpstreamFailed) as error:
-        answered = None if isinstance(error, ModelLost | WorkerFull) else False
+        answered = verdict(error)
         raise
     finally:
         deps.router.end(target, answered)
