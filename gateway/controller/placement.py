@@ -49,8 +49,8 @@ def by_need(
     Pinned ones come first; then fallbacks, what a rollout needs, and for `warm_s` after an alias
     has moved what a rollback would need; then unproven ones, the newest first, for a share of
     `room` (that of all workers), which is no use to those that none of them `fits`; then the rest
-    by last use. A load counts as a use while it is
-    younger than `HOLD_S`: a version is not taken away before the calls that it was loaded for.
+    by last use. A load counts as a use while it is younger than `HOLD_S`: a version is not taken
+    away before the calls that it was loaded for.
     """
     loaded: dict[int, float] = {}
     for (_, version_id), at in demand.checked_at.items():
