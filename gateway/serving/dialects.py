@@ -11,9 +11,9 @@ from gateway.workers.admin import Ask
 
 _encode = msgspec.json.Encoder().encode
 _USAGE = StreamOptions(include_usage=True)
-# Reviewed extras that are no part of OpenAI's API: a strict server would refuse the call.
 ALWAYS_STREAMS = frozenset({"llamacpp"})
 """Kinds that notice at once that a caller has left while they stream, and otherwise too late."""
+# Reviewed extras that are no part of OpenAI's API: a strict server would refuse the call.
 _EXTRAS = ("top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos")
 
 
