@@ -192,14 +192,18 @@ class Stack:
         """
         if len(self.workers) < 2:
             return
-        before = [stub.seen.paths["/tokenize"] for stub in self.workers]
+
+        def asked() -> list[int]:
+            """How often each was; they may be processes of their own."""
+            states = [http.get(f"{stub.url}/_stub/state").json() for stub in self.workers]
+            return [state["paths"].get("/tokenize", 0) for state in states]
 
         def all_asked() -> bool:
             http.post("/v1/tokenize", json={"model": "base", "prompt": "x"})
-            counts = [stub.seen.paths["/tokenize"] for stub in self.workers]
-            return all(now > was for now, was in zip(counts, before, strict=True))
+            return all(now > was for now, was in zip(asked(), before, strict=True))
 
         with live.http() as http:
+            before = asked()
             assert wait_for(all_asked, 120, 0.01), self.gateway.tail()
 
     def health(self, kind: str) -> int:

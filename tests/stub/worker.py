@@ -267,7 +267,7 @@ class Worker:
         state = {"running": seen.running, "max_running": seen.max_running,
                  "aborted": seen.aborted, "finished": seen.finished, "loads": seen.loads,
                  "unloads": seen.unloads, "adapters": list(self.adapters),
-                 "requests": len(seen.requests)}  # fmt: skip
+                 "requests": len(seen.requests), "paths": dict(seen.paths)}  # fmt: skip
         await exchange.reply(200, shapes.encode(state))
 
     _routes: ClassVar[dict[tuple[str, str], Callable[..., Any]]] = {
