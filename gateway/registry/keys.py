@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, assert_never
 
-from sqlalchemy import Connection, Select, or_, select
+from sqlalchemy import Connection, Row, Select, or_, select
 
 from gateway.errors import Conflict, InvalidRequest
 from gateway.registry import repository, writes
@@ -78,9 +78,7 @@ class Keys(Store):
         `Conflict` for a key that is no longer valid.
         """
         with self._change() as connection:
-            old = connection.execute(_one(tenant, key_id)).one_or_none()
-            if old is None:
-                raise KeyNotFound
+            old = _found(connection, tenant, key_id)
             now = self._clock(connection)
             if old.revoked_at is not None or (old.expires_at or now + 1) <= now:
                 raise Conflict("This key is not valid any more: make a new one.")
@@ -108,9 +106,7 @@ class Keys(Store):
         if account.get("aliases") is not None:
             account["aliases"] = _allowed(account["aliases"])
         with self._change() as connection:
-            row = connection.execute(_one(tenant, key_id)).one_or_none()
-            if row is None:
-                raise KeyNotFound
+            row = _found(connection, tenant, key_id)
             _check_limits(row.purpose, account)
             if account:
                 writes.update_account(connection, row.account or row.id, account)
@@ -119,15 +115,12 @@ class Keys(Store):
                     raise Conflict("This key is revoked for good: make a new one.")
                 writes.update_key(connection, row.id, {"expires_at": changes["expires_at"]})
             writes.bump_revision(connection)
-            return repository.key_info_of(connection.execute(_one(tenant, key_id)).one())
+            return repository.key_info_of(_found(connection, tenant, key_id))
 
     def get_key(self, tenant: str, key_id: int) -> KeyInfo:
         """Give a key of the tenant, a revoked one too. Raises `KeyNotFound`."""
         with self._read() as connection:
-            row = connection.execute(_one(tenant, key_id)).one_or_none()
-            if row is None:
-                raise KeyNotFound
-            return repository.key_info_of(row)
+            return repository.key_info_of(_found(connection, tenant, key_id))
 
     def keys_of_account(self, account: int) -> tuple[int, ...]:
         """Give the ids of all keys that count on one account, the revoked ones too."""
@@ -160,13 +153,11 @@ class Keys(Store):
 
     def revoke_key(self, tenant: str, key_id: int) -> KeyInfo:
         """End a key for good; again is the same. Raises `KeyNotFound`."""
-        mine = _one(tenant, key_id)
         with self._change() as connection:
-            if connection.execute(mine).one_or_none() is None:
-                raise KeyNotFound
+            _found(connection, tenant, key_id)
             writes.revoke_key(connection, tenant, key_id, self._clock(connection))
             writes.bump_revision(connection)
-            return repository.key_info_of(connection.execute(mine).one())
+            return repository.key_info_of(_found(connection, tenant, key_id))
 
 
 _ROTATED = ("tenant", "owner", "role", "aliases", "purpose", "expires_at")
@@ -222,5 +213,10 @@ def _narrowed(query: Select[Any], wanted: WantedKeys, now: float) -> Select[Any]
             assert_never(wanted.state)
 
 
-def _one(tenant: str, key_id: int) -> Select[Any]:
-    return select(KEYS).where(KEYS.c.tenant == tenant, KEYS.c.id == key_id)
+def _found(connection: Connection, tenant: str, key_id: int) -> Row[Any]:
+    """Give a key of the tenant as it is stored. Raises `KeyNotFound`."""
+    query = select(KEYS).where(KEYS.c.tenant == tenant, KEYS.c.id == key_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise KeyNotFound
+    return row
