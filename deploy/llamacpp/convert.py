@@ -19,6 +19,8 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.registry.module_patterns import ModulePatterns
+
 ARCHITECTURE = "llama"
 _LORA = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 Floats: TypeAlias = NDArray[np.float32]
@@ -140,11 +142,15 @@ def _converted(
     modules: Mapping[str, Mapping[str, Floats]], config: Mapping[str, Any], base: Base
 ) -> Iterator[tuple[str, Floats]]:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, base.layers)
+    alphas = ModulePatterns(config.get("alpha_pattern") or {}, modules)
     for module, factors in modules.items():
         name = f"{names.get_name(module)}.weight"
         if name not in base.tensors:
             raise CannotConvert(f"{module}: the base model's GGUF has no such weights")
-        a, b = factors["A"], factors["B"] * np.float32(_scaling(module, len(factors["A"]), config))
+        a, b = (
+            factors["A"],
+            factors["B"] * np.float32(_scaling(alphas.value_of(module), len(factors["A"]), config)),
+        )
         if module.endswith(".q_proj"):
             b = _in_pairs(b, base.heads)
         elif module.endswith(".k_proj"):
@@ -153,13 +159,9 @@ def _converted(
         yield f"{name}.lora_b", np.ascontiguousarray(b)
 
 
-def _scaling(module: str, rank: int, config: Mapping[str, Any]) -> float:
-    """PEFT's factor of one module: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
-    alpha = float(config["lora_alpha"])
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            alpha = float(value)
-            break
+def _scaling(own: float | None, rank: int, config: Mapping[str, Any]) -> float:
+    """PEFT's factor of a module: alpha / rank, or alpha / sqrt(rank) with rsLoRA; `own` alpha."""
+    alpha = float(config["lora_alpha"] if own is None else own)
     return alpha / (sqrt(rank) if config.get("use_rslora") else rank)
 
 
